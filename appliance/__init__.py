@@ -1,0 +1,3 @@
+"""Schleuse: a messenger appliance for hospitals."""
+
+__version__ = "0.1.0"
