@@ -1,0 +1,22 @@
+"""Who asks: the authenticated caller of a client request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appliance.matrix.ids import DeviceId, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """The account and device behind an access token.
+
+    `session` is the row id of the log-in (one per device and log-in), used to make transaction ids idempotent
+    across token refreshes; it is not a secret.
+    """
+
+    user_id: UserId
+    device_id: DeviceId
+    session: int
+    is_guest: bool = False
+    is_admin: bool = False
