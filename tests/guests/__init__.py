@@ -1,0 +1,1 @@
+"""The programs outside the house, tried as people use them."""
