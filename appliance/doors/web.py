@@ -1,8 +1,8 @@
 """Between aiohttp and the house: routes, the parsed call, the error shape.
 
-A chapter of the API (`doors/client/*.py`) lists its `Route`s; a handler takes a `Call` and returns a dict, ready JSON bytes, a
-`Reply`, or an aiohttp response for streams. Whatever goes wrong becomes JSON in one place here (`_answer`); handlers never build
-an error themselves.
+A chapter of the API (`doors/client/*.py`) lists its `Route`s; a handler takes a `Call` and returns a dict, ready JSON
+bytes, a `Reply`, or an aiohttp response for streams. Whatever goes wrong becomes JSON in one place here (`_shape`);
+handlers never build an error themselves.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Call:
         return self.request.query.getall(name, [])
 
     def query_int(self, name: str, default: int, minimum: int = 0, maximum: int = 2**53 - 1) -> int:
-        """Return an integer parameter, clamped to `maximum`; raises `InvalidParam` below `minimum` or for other text."""
+        """Return an integer parameter, clamped to `maximum`; `InvalidParam` below `minimum` or for other text."""
         text = self.request.query.get(name)
         if text is None:
             return default

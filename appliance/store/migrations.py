@@ -1,8 +1,9 @@
 """How a file becomes a current one.
 
 A new file is made from the families' `TABLES` in one transaction. An older file is first copied beside itself
-(`NAME.before-N`), then brought up step by step: each step is a function in `STEPS`, applied by sqlite-utils inside one transaction together
-with the record that it was applied. A file of a newer release is refused, because an older program could only damage it.
+(`NAME.before-N-from-M`), then brought up step by step: each step is a function in `STEPS`, applied by sqlite-utils inside
+one transaction together with the record that it was applied. A file of a newer release is refused, because an older
+program could only damage it.
 
 `PRAGMA user_version` holds the generation: 1 + the number of steps the file has seen.
 """
@@ -14,7 +15,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from appliance.store import rooms
+from appliance.store import events, rooms, state
 from appliance.store.connection import open_writer
 
 APPLICATION_ID = 0x5343484C  # "SCHL"
@@ -27,6 +28,8 @@ INSERT INTO stream VALUES (0);
 FAMILIES: tuple[str, ...] = (
     STREAM,
     rooms.TABLES,
+    state.TABLES,
+    events.TABLES,
 )
 
 Step = Callable[[sqlite3.Connection], None]

@@ -2,12 +2,12 @@
 
 Whoever wants to change something hands a function to `Writer.submit`. The thread takes everything that is waiting (at
 most `GROUP`), runs the functions one after the other in a single transaction and commits once: sixteen messages that
-arrive together share one fsync. If one of them raises, the whole group is rolled back and each function is run again in a
-transaction of its own, so that only the culprit fails; that is why a function must depend on nothing but the
+arrive together share one fsync. If one of them raises, the whole group is rolled back and each function is run again in
+a transaction of its own, so that only the culprit fails; that is why a function must depend on nothing but the
 transaction and its arguments.
 
-Results go back to the event loop in one hop per group. On the loop, in commit order: first the `on_commit` callbacks (caches learn
-what is on disk), then the futures of the callers, then `Changes.publish` wakes the sync waiters.
+Results go back to the event loop in one hop per group. On the loop, in commit order: first the `on_commit` callbacks
+(caches learn what is on disk), then the futures of the callers, then `Changes.publish` wakes the sync waiters.
 """
 
 from __future__ import annotations
