@@ -15,7 +15,20 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from appliance.store import events, rooms, state
+from appliance.store import (
+    account_data,
+    accounts,
+    dehydrated,
+    devices,
+    events,
+    key_backup,
+    keys,
+    profiles,
+    rooms,
+    state,
+    to_device,
+    tokens,
+)
 from appliance.store.connection import open_writer
 
 APPLICATION_ID = 0x5343484C  # "SCHL"
@@ -30,6 +43,15 @@ FAMILIES: tuple[str, ...] = (
     rooms.TABLES,
     state.TABLES,
     events.TABLES,
+    accounts.TABLES,
+    profiles.TABLES,
+    devices.TABLES,
+    tokens.TABLES,
+    account_data.TABLES,
+    to_device.TABLES,
+    keys.TABLES,
+    key_backup.TABLES,
+    dehydrated.TABLES,
 )
 
 Step = Callable[[sqlite3.Connection], None]
