@@ -13,7 +13,7 @@ from __future__ import annotations
 import binascii
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 import orjson
@@ -166,29 +166,27 @@ def stored(event_id: EventId, raw: bytes, version: RoomVersion) -> Event:
     return _event(event_id, orjson.loads(raw), version, raw)
 
 
-def _event(event_id: EventId, pdu: Mapping[str, Json], version: RoomVersion, raw: bytes) -> Event:
-    """Lift the fields out of a PDU whose format is known to be right (hence the one cast)."""
-    fields = cast("dict[str, str]", pdu)
-    lists = cast("dict[str, list[EventId]]", pdu)
-    numbers = cast("dict[str, int]", pdu)
-    content = cast("Mapping[str, Json]", pdu["content"])
-    kind = fields["type"]
-    named_by_hash = kind == "m.room.create" and version.room_id_is_hash
-    redacts: Json = None
+def _event(event_id: EventId, pdu: Mapping[str, Any], version: RoomVersion, raw: bytes) -> Event:
+    """Lift the fields out of a PDU whose format is known to be right."""
+    content = pdu["content"]
+    kind = pdu["type"]
+    redacts = None
     if kind == "m.room.redaction":
         redacts = (content if version.modern_redactions else pdu).get("redacts")
+        if not isinstance(redacts, str):
+            redacts = None
     return Event(
         event_id,
-        RoomId("!" + event_id[1:] if named_by_hash else fields["room_id"]),
+        RoomId("!" + event_id[1:]) if kind == "m.room.create" and version.room_id_is_hash else pdu["room_id"],
         kind,
-        UserId(fields["sender"]),
-        fields.get("state_key"),
+        pdu["sender"],
+        pdu.get("state_key"),
         content,
-        numbers["origin_server_ts"],
-        numbers["depth"],
-        tuple(lists["prev_events"]),
-        tuple(lists["auth_events"]),
-        EventId(redacts) if isinstance(redacts, str) else None,
+        pdu["origin_server_ts"],
+        pdu["depth"],
+        tuple(pdu["prev_events"]),
+        tuple(pdu["auth_events"]),
+        redacts,
         pdu,
         version,
         raw,

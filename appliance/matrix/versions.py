@@ -14,42 +14,12 @@ from types import MappingProxyType
 from typing import Final
 
 from appliance.matrix.errors import UnsupportedRoomVersion
+from appliance.matrix.rules import V6_RULES, V7_RULES, V8_RULES, V10_RULES, V12_RULES, RuleNumbers
 
 
-@dataclass(frozen=True, slots=True)
-class RuleNumbers:
-    """Where the specification of a room version prints each authorisation rule; used to name a refusal."""
-
-    auth: str = "2"
-    federate: str = "3"
-    member: str = "4"
-    authorised: str = ""
-    join: str = "4.2"
-    join_restricted: str = ""
-    join_otherwise: str = "4.2.6"
-    invite: str = "4.3"
-    leave: str = "4.4"
-    ban: str = "4.5"
-    knock: str = ""
-    unknown_membership: str = "4.6"
-    not_joined: str = "5"
-    third_party_invite: str = "6.1"
-    level: str = "7"
-    foreign_state_key: str = "8"
-    power_integers: str = ""
-    power_integer_maps: str = ""
-    power_users: str = "9.1"
-    power_creators: str = ""
-    power_scalars: str = "9.3"
-    power_maps_old: str = "9.4"
-    power_maps_new: str = "9.5"
-    power_users_old: str = "9.6"
-    power_users_new: str = "9.7"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RoomVersion:
-    """How rooms of one version behave."""
+    """How rooms of one version behave; the rows of `KNOWN` are the only ones, so they compare by identity."""
 
     name: str
     rules: RuleNumbers
@@ -98,7 +68,7 @@ def _content(row: RoomVersion, **changes: frozenset[str]) -> Mapping[str, frozen
 
 _V6: Final = RoomVersion(
     name="6",
-    rules=RuleNumbers(),
+    rules=V6_RULES,
     redaction_keys=_CURRENT_KEYS | {"prev_state", "origin", "membership"},
     redaction_content=MappingProxyType(
         {
@@ -111,25 +81,14 @@ _V6: Final = RoomVersion(
     ),
 )
 _V7: Final = replace(
-    _V6, name="7", knocking=True, rules=replace(_V6.rules, knock="4.6", unknown_membership="4.7")
+    _V6, name="7", knocking=True, rules=V7_RULES
 )
 _V8: Final = replace(
     _V7,
     name="8",
     restricted_joins=True,
     redaction_content=_content(_V7, join_rules=frozenset({"join_rule", "allow"})),
-    rules=replace(
-        _V7.rules,
-        authorised="4.2.1",
-        join="4.3",
-        join_restricted="4.3.5.2",
-        join_otherwise="4.3.7",
-        invite="4.4",
-        leave="4.5",
-        ban="4.6",
-        knock="4.7",
-        unknown_membership="4.8",
-    ),
+    rules=V8_RULES,
 )
 _V9: Final = replace(
     _V8,
@@ -141,17 +100,7 @@ _V10: Final = replace(
     name="10",
     knock_restricted=True,
     integer_power_levels=True,
-    rules=replace(
-        _V9.rules,
-        power_integers="9.1",
-        power_integer_maps="9.2",
-        power_users="9.3",
-        power_scalars="9.5",
-        power_maps_old="9.6",
-        power_maps_new="9.7",
-        power_users_old="9.8",
-        power_users_new="9.9",
-    ),
+    rules=V10_RULES,
 )
 _V11: Final = replace(
     _V10,
@@ -169,33 +118,7 @@ _V12: Final = replace(
     room_id_is_hash=True,
     privileged_creators=True,
     resolution_2_1=True,
-    rules=RuleNumbers(
-        auth="3",
-        federate="4",
-        member="5",
-        authorised="5.2.1",
-        join="5.3",
-        join_restricted="5.3.5.2",
-        join_otherwise="5.3.7",
-        invite="5.4",
-        leave="5.5",
-        ban="5.6",
-        knock="5.7",
-        unknown_membership="5.8",
-        not_joined="6",
-        third_party_invite="7.1",
-        level="8",
-        foreign_state_key="9",
-        power_integers="10.1",
-        power_integer_maps="10.2",
-        power_users="10.3",
-        power_creators="10.4",
-        power_scalars="10.6",
-        power_maps_old="10.7",
-        power_maps_new="10.8",
-        power_users_old="10.9",
-        power_users_new="10.10",
-    ),
+    rules=V12_RULES,
 )
 
 KNOWN: Final[Mapping[str, RoomVersion]] = MappingProxyType(
