@@ -11,12 +11,13 @@ class Commit:
     """One group commit as the rest of the house sees it.
 
     `position` is the highest stream position now on disk; `users` and `rooms` (room ids) are those whose
-    sync responses may have changed.
+    sync responses may have changed; `asides` are those of the rooms in which something besides the timeline changed.
     """
 
     position: int
     users: frozenset[str] = field(default_factory=frozenset)
     rooms: frozenset[str] = field(default_factory=frozenset)
+    asides: frozenset[str] = field(default_factory=frozenset)
 
 
 class Changes:

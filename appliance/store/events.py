@@ -227,7 +227,7 @@ def append(tx: Tx, rid: int, new: New, landed: Landed | None = None) -> Row:
         _relate(tx, row)
         if new.prunes is not None:
             _redact(tx, row, new.prunes)
-    tx.wake_room(event.room_id)
+    tx.wake_room(event.room_id, timeline=True)
     if landed is not None:
         tx.on_commit(partial(landed, row, new.prunes))
     return row

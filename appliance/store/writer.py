@@ -35,7 +35,7 @@ class StoreUnavailable(Exception):
 class Tx:
     """What a writing function gets: the transaction, the stream counter, and the list of whom to wake."""
 
-    __slots__ = ("_db", "callbacks", "execute", "executemany", "position", "rooms", "users")
+    __slots__ = ("_db", "asides", "callbacks", "execute", "executemany", "position", "rooms", "users")
 
     def __init__(self, db: sqlite3.Connection, position: int) -> None:
         self._db = db
@@ -44,6 +44,7 @@ class Tx:
         self.position = position
         self.users: set[str] = set()
         self.rooms: set[str] = set()
+        self.asides: set[str] = set()
         self.callbacks: list[Callable[[], None]] = []
 
     def next_pos(self) -> int:
@@ -55,9 +56,15 @@ class Tx:
         """After the commit, wake the sync requests of this user."""
         self.users.add(user_id)
 
-    def wake_room(self, room_id: str) -> None:
-        """After the commit, wake the sync requests of everybody local in this room."""
+    def wake_room(self, room_id: str, *, timeline: bool = False) -> None:
+        """After the commit, wake the sync requests of everybody local in this room.
+
+        `timeline` says that nothing but its timeline grew, which sync can answer from memory; anything else (receipts,
+        device lists) makes it ask the store.
+        """
         self.rooms.add(room_id)
+        if not timeline:
+            self.asides.add(room_id)
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Run `callback` on the event loop after the commit, before the caller of `write` continues."""
@@ -195,4 +202,4 @@ class Writer:
             else:
                 job.future.set_result(job.result)
         if tx is not None and (tx.users or tx.rooms or tx.position > self._changes.position):
-            self._changes.publish(Commit(tx.position, frozenset(tx.users), frozenset(tx.rooms)))
+            self._changes.publish(Commit(tx.position, frozenset(tx.users), frozenset(tx.rooms), frozenset(tx.asides)))
