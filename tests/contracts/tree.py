@@ -8,20 +8,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HOUSE = ROOT / "appliance"
+LEFT_BY_TOOLS = {".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".bench"}
 ROOF = {"house", "config", "laboratory", "__main__"}
 
 
 @cache
 def files() -> tuple[Path, ...]:
     """List every file that git knows or would take (ignored ones left out), relative to the checkout."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
-    if listed.returncode == 0:
-        names = [Path(line) for line in listed.stdout.splitlines()]
-    else:  # an unpacked archive has no git
-        names = [path.relative_to(ROOT) for path in ROOT.rglob("*") if ".venv" not in path.parts]
-    return tuple(sorted({name for name in names if (ROOT / name).is_file() and "__pycache__" not in name.parts}))
+    if (ROOT / ".git").exists():
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        names = [Path(line) for line in listed.splitlines()]
+    else:  # an unpacked archive
+        names = [path.relative_to(ROOT) for path in ROOT.rglob("*")]
+    known = {name for name in names if (ROOT / name).is_file()}
+    return tuple(sorted(name for name in known if not LEFT_BY_TOOLS.intersection(name.parts)))
 
 
 def sources(*tops: str) -> list[Path]:
