@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from appliance.matrix.errors import MatrixError
 from appliance.matrix.ids import DeviceId, UserId
 
 
@@ -20,3 +21,13 @@ class Requester:
     session: int
     is_guest: bool = False
     is_admin: bool = False
+    suspended: bool = False
+
+
+def require_active(requester: Requester) -> None:
+    """Refuse a suspended account: it may read, leave and log out, but not send, join, invite or change its profile.
+
+    Source: client-server API, "Account suspension".
+    """
+    if requester.suspended:
+        raise MatrixError("The account is suspended", status=403, errcode="M_USER_SUSPENDED")

@@ -63,7 +63,11 @@ def _row(rx: Rx | Tx, column: str, hash: bytes) -> TokenRow | None:
     row = rx.execute(f"{_SELECT}{column}=?", (hash,)).fetchone()
     if row is None:
         return None
-    return TokenRow(*row[:6], *map(bool, row[6:10]), row[10])
+    id, parent, expires, session, user_id, device_id, admin, deactivated, locked, suspended, seen = row
+    return TokenRow(
+        id, parent, expires, session, user_id, device_id,
+        bool(admin), bool(deactivated), bool(locked), bool(suspended), seen,
+    )
 
 
 def insert(tx: Tx, session: int, access: bytes, expires: int | None, refresh: bytes | None, parent: int | None) -> int:
