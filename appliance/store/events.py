@@ -8,15 +8,15 @@ negative number for what was fetched from the past later, NULL for an event that
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import orjson
 
+from appliance.matrix import client_event, versions
 from appliance.matrix import event as matrix_event
-from appliance.matrix import versions
 from appliance.matrix.event import Event
 from appliance.store import rooms, state
 from appliance.store.readers import Rx
@@ -195,7 +195,8 @@ class New:
 
     `before` is the snapshot of the state before it and `current` the room's whole state after resolution (key -> eid,
     0 for this event); both are None when the event simply follows all the tips, as every event of our own users does.
-    `prunes` is the event that this redaction takes the content of, if its sender may. (`session`, `txn`) as in `Row`.
+    `prunes` is the event that this redaction takes the content of, if its sender may; `shown` the stripped state for
+    the subject of an invitation or a knock. (`session`, `txn`) as in `Row`.
     """
 
     event: Event
@@ -203,6 +204,7 @@ class New:
     before: int | None = None
     current: Mapping[Key, int] | None = None
     prunes: str | None = None
+    shown: Sequence[Mapping[str, Any]] | None = None
     session: int | None = None
     txn: str | None = None
 
@@ -225,6 +227,8 @@ def append(tx: Tx, rid: int, new: New, landed: Landed | None = None) -> Row:
         _move_tips(tx, row)
     if not new.flags:
         _relate(tx, row)
+        if new.shown is not None and event.state_key is not None:
+            rooms.set_stripped(tx, event.state_key, rid, [*new.shown, client_event.stripped(event)])
         if new.prunes is not None:
             _redact(tx, row, new.prunes)
     tx.wake_room(event.room_id, timeline=True)

@@ -7,7 +7,7 @@ the stream position of that change; `stripped` keeps what an invited or knocking
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -143,7 +143,7 @@ def forget(tx: Tx, user_id: str, rid: int) -> None:
     tx.wake_user(user_id)
 
 
-def set_stripped(tx: Tx, user_id: str, rid: int, state: list[dict[str, object]]) -> None:
+def set_stripped(tx: Tx, user_id: str, rid: int, state: Sequence[Mapping[str, object]]) -> None:
     """Keep the stripped state shown with an invitation or a knock."""
     tx.execute("INSERT OR REPLACE INTO stripped VALUES (?, ?, ?)", (user_id, rid, orjson.dumps(state)))
 
@@ -152,6 +152,32 @@ def stripped(rx: Rx, user_id: str, rid: int) -> list[dict[str, object]]:
     """Return the stripped state an invited or knocking user may see."""
     row = rx.execute("SELECT json FROM stripped WHERE user_id=? AND rid=?", (user_id, rid)).fetchone()
     return list(orjson.loads(row[0])) if row else []
+
+
+def add_alias(tx: Tx, alias: str, rid: int, creator: str, ts: int) -> bool:
+    """Let an alias point to a room; False if it is taken."""
+    cursor = tx.execute("INSERT OR IGNORE INTO alias VALUES (?, ?, ?, ?)", (alias, rid, creator, ts))
+    return cursor.rowcount == 1
+
+
+def alias_target(rx: Rx | Tx, alias: str) -> RoomRow | None:
+    """Return the room to which a local alias points."""
+    row = rx.execute(
+        "SELECT r.rid, r.room_id, r.version, r.sid FROM alias a JOIN room r ON r.rid = a.rid WHERE a.alias=?", (alias,)
+    ).fetchone()
+    return RoomRow(*row) if row else None
+
+
+def move_aliases(tx: Tx, rid: int, new_rid: int) -> None:
+    """Let all aliases of a room, and its place in the public directory, pass to its successor."""
+    tx.execute("UPDATE alias SET rid=? WHERE rid=?", (new_rid, rid))
+    if tx.execute("DELETE FROM public_room WHERE rid=?", (rid,)).rowcount:
+        publish(tx, new_rid)
+
+
+def publish(tx: Tx, rid: int) -> None:
+    """List a room in the public directory."""
+    tx.execute("INSERT OR IGNORE INTO public_room VALUES (?)", (rid,))
 
 
 def shares_room(rx: Rx, one: str, other: str) -> bool:

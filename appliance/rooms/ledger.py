@@ -1,0 +1,54 @@
+"""The one way into the timeline.
+
+Events of our own users (`author.py`) and, later, events of other servers end here: one function of the store in one
+transaction, and after the commit, in commit order, the caches learn of it (`listen`). Nobody is called "to notify":
+whoever waits for news listens to `store.changes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from appliance.store import events
+from appliance.store.database import Store
+from appliance.store.events import Landed, New, Row
+from appliance.store.writer import Tx
+
+Also = Callable[[Tx, int, Sequence[Row]], None]
+"""What belongs to the same transaction as the events: (tx, rid, rows)."""
+
+
+class Ledger:
+    """Appends events and tells the caches."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._listeners: list[Landed] = []
+
+    def listen(self, listener: Landed) -> None:
+        """Call `listener(row, pruned event id)` on the loop for every committed event, in commit order."""
+        self._listeners.append(listener)
+
+    def append(self, rid: int, new: New) -> Awaitable[Row]:
+        """Append one event to a known room. The call queues at once; the result comes when it is on disk."""
+        return self._store.write(events.append, rid, new, self._landed)
+
+    def append_all(
+        self, rid: Callable[[Tx], int], news: Sequence[New], also: Also
+    ) -> Awaitable[list[Row]]:
+        """Append several events to one room in one transaction, all or none.
+
+        `rid` finds or makes the room, `also(tx, rid, rows)` adds what belongs to the same transaction.
+        """
+
+        def change(tx: Tx) -> list[Row]:
+            short = rid(tx)
+            rows = [events.append(tx, short, new, self._landed) for new in news]
+            also(tx, short, rows)
+            return rows
+
+        return self._store.write(change)
+
+    def _landed(self, row: Row, pruned_id: str | None) -> None:
+        for listener in self._listeners:
+            listener(row, pruned_id)
