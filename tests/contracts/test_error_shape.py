@@ -6,7 +6,6 @@ Asked of a real process over a real socket, because half of these are answered b
 import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
