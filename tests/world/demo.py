@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import io
+import logging
 import os
 import secrets
 import signal
@@ -179,11 +180,15 @@ class Demo:
     def _prove_secrecy(self, clear: list[bytes]) -> None:
         with self.progress.step(self.words.secret) as step:
             guilty, count, size = readable_traces(self.server.data, clear)
-            if guilty or not count:
-                raise Refused(self.words.secret_broken.format(where=guilty or self.server.data))
+            if guilty:
+                raise Refused(self.words.secret_broken.format(where=", ".join(guilty)))
+            # The room's name is not encrypted, so a search that works must find it.
+            known, _, _ = readable_traces(self.server.data, [self.words.room_name.encode()])
+            if not known:
+                raise Refused(self.words.secret_blind)
             step.result = self.words.secret_result.format(count=count, size=size // 1024)
 
-    def print_log_ins(self) -> None:
+    def print_log_ins(self, *, stays: bool) -> None:
         """Print where to go and how to log in."""
         table = Table(self.words.person, self.words.address, self.words.password, box=None, padding=(0, 3, 0, 2))
         for who in self.log_ins:
@@ -191,7 +196,7 @@ class Demo:
         self.console.print()
         self.console.print(table)
         self.console.print(f"\n  {self.words.hint.format(address=self.server.base)}", soft_wrap=True)
-        self.console.print(f"  {self.words.stay}\n", soft_wrap=True)
+        self.console.print(f"  {self.words.stay}\n" if stays else "", soft_wrap=True)
 
     async def stop(self) -> None:
         """Take the people off the line, then stop the server."""
@@ -223,7 +228,7 @@ async def run(words: Words, console: Console, *, once: bool) -> None:
         await demo.bring_people_in()
         await demo.talk(await demo.meet())
         console.print(f"\n  [bold]{words.done}[/]", soft_wrap=True)
-        demo.print_log_ins()
+        demo.print_log_ins(stays=not once)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ended.set)
         if not once:
@@ -237,6 +242,7 @@ def main() -> int:
     once = parser.parse_args().once
     words = DE if words_for(os.environ).language == "de" else EN
     console = Console(highlight=False)
+    logging.getLogger("nio").setLevel(logging.CRITICAL)  # its remarks about keys still on their way confuse onlookers
     console.print(f"\n  [bold]{words.title}[/]\n")
     begin = time.perf_counter()
     try:

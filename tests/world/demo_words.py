@@ -25,6 +25,7 @@ class Words:
     secret: str
     secret_result: str
     secret_broken: str
+    secret_blind: str
     done: str
     address: str
     person: str
@@ -55,8 +56,9 @@ DE = Words(
     picture="Anna schickt ein verschlüsseltes Bild, Bernd sieht es",
     picture_result="{size} Byte, bei Bernd Bit für Bit gleich",
     secret="In der Ablage des Servers nach den Worten und dem Bild suchen",
-    secret_result="nichts im Klartext in {count} Dateien ({size} kB)",
+    secret_result="nichts davon in {count} Dateien ({size} kB); der unverschlüsselte Raumname steht dort",
     secret_broken="Klartext gefunden in {where}",
+    secret_blind="Die Suche fand nicht einmal den Raumnamen, der dort stehen muss",
     done="Alles angekommen, der Server konnte nichts davon lesen.",
     address="Adresse",
     person="Person",
@@ -87,8 +89,9 @@ EN = Words(
     picture="Anna sends an encrypted picture, Bernd sees it",
     picture_result="{size} bytes, identical at Bernd's",
     secret="Search the server's storage for the words and the picture",
-    secret_result="nothing readable in {count} files ({size} kB)",
+    secret_result="none of it in {count} files ({size} kB); the room's name, never encrypted, is there",
     secret_broken="readable text found in {where}",
+    secret_blind="the search did not even find the room's name, which has to be there",
     done="Everything arrived, and the server could read none of it.",
     address="Address",
     person="Person",

@@ -108,7 +108,9 @@ class Person:
                 await self._news.wait_for(found)
         except TimeoutError:
             locked = sum(isinstance(event, MegolmEvent) for _, event in self._heard)
-            raise Refused(f"{self.user_id} waited {PATIENCE} s for {kind.__name__}; undecryptable: {locked}") from None
+            ended = self._listening.exception() if self._listening and self._listening.done() else None
+            missed = f"{self.user_id} waited {PATIENCE} s for {kind.__name__}; undecryptable events: {locked}"
+            raise Refused(missed) from ended
         event = found()
         assert event is not None
         return event
