@@ -1,7 +1,7 @@
 """Replacing a room by one of another version.
 
-The successor is created with the old room's settings and takes over its aliases; then the old room gets a tombstone that
-points to it, and its power levels are raised so that nobody goes on talking there.
+The successor is created with the old room's settings and takes over its aliases; then the old room gets a tombstone
+that points to it, and its power levels are raised so that nobody goes on talking there.
 
 Source: client-server API, "Room upgrades", "Server behaviour".
 """
@@ -110,15 +110,13 @@ def _levels(new: Head, user_id: UserId, old: Event | None, *, founder: bool) -> 
     """Return the old room's power levels in the form the new version takes; with `founder`, the upgrader on top."""
     levels: dict[str, Json] = dict(old.content) if old is not None else {}
     known = levels.get("users")
-    users: dict[str, Json] = {}
-    if isinstance(known, dict):
-        users = {user: level for user, level in known.items() if type(level) is int}
+    users = {user: level for user, level in known.items() if type(level) is int} if isinstance(known, dict) else {}
     if new.version.privileged_creators:
         users.pop(user_id, None)
         events = levels.get("events")
         levels["events"] = {**(events if isinstance(events, dict) else {}), "m.room.tombstone": 150}
     elif founder or not users:
-        users[user_id] = max([100, *users.values()])
+        users = {**users, user_id: max([100, *users.values()])}
     levels["users"] = users
     return levels
 
@@ -128,7 +126,7 @@ async def _close(author: Author, user_id: UserId, old: Head, state: Mapping[Key,
     await author.add(old.room_id, Draft("m.room.tombstone", user_id, tombstone, ""))
     power = Power(old.version, state.get(CREATE), state.get(POWER_LEVELS))
     floor = max(power.named("users_default") + 1, 50)
-    content = dict(state[POWER_LEVELS].content) if POWER_LEVELS in state else {"users": {user_id: 100}}
+    content: dict[str, Json] = dict(state[POWER_LEVELS].content) if POWER_LEVELS in state else {"users": {user_id: 100}}
     content["events_default"] = max(power.events_default, floor)
     content["invite"] = max(power.invite, floor)
     try:
