@@ -24,8 +24,12 @@ from appliance.store import (
     key_backup,
     keys,
     profiles,
+    receipts,
+    reports,
     rooms,
+    search,
     state,
+    timeline,
     to_device,
     tokens,
 )
@@ -52,6 +56,10 @@ FAMILIES: tuple[str, ...] = (
     keys.TABLES,
     key_backup.TABLES,
     dehydrated.TABLES,
+    timeline.TABLES,
+    receipts.TABLES,
+    search.TABLES,
+    reports.TABLES,
 )
 
 Step = Callable[[sqlite3.Connection], None]

@@ -1,7 +1,7 @@
 """Which events point at which: the children of an event, in the order of the timeline.
 
-Rows of `relation` (see events.py) are written when an event is appended and stay for ever; an event that was redacted no longer relates to
-anything, so every question here leaves those out, together with what clients may not see.
+Rows of `relation` (see events.py) are written when an event is appended and stay for ever; an event that was redacted
+no longer relates to anything, so every question here leaves those out, together with what clients may not see.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def kinds(rx: Rx, rid: int, parents: Sequence[str], rel_types: Sequence[str]) ->
         chunk = parents[start : start + CHUNK]
         marks = ",".join("?" * len(chunk))
         sql = (
-            "SELECT DISTINCT parent_id, rel_type FROM relation "  # noqa: S608 - marks only
+            "SELECT DISTINCT parent_id, rel_type FROM relation "
             f"WHERE parent_id IN ({marks}) AND rid=? AND rel_type IN ({types})"
         )
         for parent, rel_type in rx.execute(sql, (*chunk, rid, *rel_types)):
@@ -52,7 +52,7 @@ def children(rx: Rx, rid: int, parents: Collection[str], wanted: Wanted) -> list
     conditions, args = _conditions(wanted)
     order = "DESC" if wanted.backwards else "ASC"
     sql = (
-        f"SELECT DISTINCT e.eid, e.pos FROM relation r JOIN event e ON e.eid=r.eid "  # noqa: S608 - marks only
+        f"SELECT DISTINCT e.eid, e.pos FROM relation r JOIN event e ON e.eid=r.eid "
         f"WHERE r.parent_id IN ({marks}) AND r.rid=? AND {_LIVE} AND {conditions} ORDER BY e.pos {order} LIMIT ?"
     )
     return [int(row[0]) for row in rx.execute(sql, (*parents, rid, *args, wanted.limit))]
@@ -77,7 +77,7 @@ def child_ids(rx: Rx, rid: int, parents: Sequence[str], limit: int) -> list[str]
         chunk = parents[start : start + CHUNK]
         marks = ",".join("?" * len(chunk))
         sql = (
-            f"SELECT DISTINCT e.event_id FROM relation r JOIN event e ON e.eid=r.eid "  # noqa: S608 - marks only
+            f"SELECT DISTINCT e.event_id FROM relation r JOIN event e ON e.eid=r.eid "
             f"WHERE r.parent_id IN ({marks}) AND r.rid=? AND {_LIVE} LIMIT ?"
         )
         found += [row[0] for row in rx.execute(sql, (*chunk, rid, limit - len(found)))]
@@ -92,7 +92,7 @@ def edits(rx: Rx, rid: int, parent: str, sender: str, type: str, limit: int) -> 
     Most recent is by `origin_server_ts`, then by event id ("Server-side aggregation of m.replace relationships").
     """
     sql = (
-        f"SELECT e.eid FROM relation r JOIN event e ON e.eid=r.eid "  # noqa: S608 - constants only
+        f"SELECT e.eid FROM relation r JOIN event e ON e.eid=r.eid "
         f"WHERE r.parent_id=? AND r.rid=? AND r.rel_type='m.replace' AND r.sender=? AND r.type=? AND e.sk IS NULL "
         f"AND {_LIVE} ORDER BY e.ts DESC, e.event_id DESC LIMIT ?"
     )
@@ -102,7 +102,7 @@ def edits(rx: Rx, rid: int, parent: str, sender: str, type: str, limit: int) -> 
 def senders(rx: Rx, rid: int, parent: str, rel_type: str) -> dict[str, int]:
     """Return how many children of one kind each sender has under the parent."""
     sql = (
-        f"SELECT r.sender, count(*) FROM relation r JOIN event e ON e.eid=r.eid "  # noqa: S608 - constants only
+        f"SELECT r.sender, count(*) FROM relation r JOIN event e ON e.eid=r.eid "
         f"WHERE r.parent_id=? AND r.rid=? AND r.rel_type=? AND {_LIVE} GROUP BY r.sender"
     )
     return dict(rx.execute(sql, (parent, rid, rel_type)).fetchall())
@@ -123,7 +123,7 @@ def threads(rx: Rx, rid: int, *, upto: int, participant: str | None, limit: int)
         )
         args = (participant, participant)
     sql = (
-        f"SELECT t.root, t.latest FROM (SELECT r.parent_id AS root, max(e.pos) AS latest "  # noqa: S608 - constants only
+        f"SELECT t.root, t.latest FROM (SELECT r.parent_id AS root, max(e.pos) AS latest "
         f"FROM relation r JOIN event e ON e.eid=r.eid WHERE r.rid=? AND r.rel_type='m.thread' AND {_LIVE} "
         f"GROUP BY r.parent_id) t WHERE t.latest<=? {condition} ORDER BY t.latest DESC LIMIT ?"
     )
