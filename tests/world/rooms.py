@@ -83,8 +83,7 @@ def _allow(event: Event, state: Mapping[tuple[str, str], Event]) -> None:
 
 @asynccontextmanager
 async def ward(folder: Path) -> AsyncIterator[Ward]:
-    """Open a ward on a database in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Open a ward on a database in `folder`, which exists."""
     store = await Store.open(folder / "schleuse.db")
     try:
         yield Ward(store)
