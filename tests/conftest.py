@@ -22,7 +22,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def spec_data() -> Path:
-    """Give the folder of the published OpenAPI files; the test is left out where it does not lie beside the checkout."""
+    """Give the folder of the published OpenAPI files; a test is left out where it does not lie beside the checkout."""
     if not SPEC_DATA.is_dir():
         pytest.skip("left out: the specification data is not laid beside this checkout (../shared/spec/data)")
     return SPEC_DATA

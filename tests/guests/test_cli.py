@@ -115,6 +115,16 @@ def test_failure_tells_three_things(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_the_outside_world_refusing_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def taken() -> None:
+        raise OSError(98, "Address already in use")
+
+    assert run(one_command(taken), EN, ["act"]) == 1
+    shown = capsys.readouterr().err.splitlines()
+    assert "Address already in use" in shown[0]
+    assert shown[1:] == [EN.unknown_kept, EN.look_there]
+
+
 def test_interrupt_is_said_and_has_its_own_code(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt

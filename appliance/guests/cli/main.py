@@ -10,7 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from appliance import __version__
-from appliance.guests.cli.failure import explain
+from appliance.guests.cli.failure import Failure, explain
 from appliance.guests.cli.words import Words
 
 
@@ -102,7 +102,8 @@ def run(group: click.Group, words: Words, arguments: Sequence[str] | None = None
         return 130
     except click.ClickException as problem:
         return explain(problem, words)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of our output has gone; there is nobody left to tell
         return 1
+    except OSError as problem:
+        return explain(Failure(str(problem), unchanged=words.unknown_kept, next_step=words.look_there), words)
     return code if isinstance(code, int) else 0

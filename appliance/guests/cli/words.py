@@ -19,6 +19,7 @@ class Words:
     nothing_changed: str
     unknown_kept: str
     next_step: str
+    look_there: str
     stopped: str
 
 
@@ -34,6 +35,7 @@ DE = Words(
     nothing_changed="Es wurde nichts verändert.",
     unknown_kept="Bestätigte Nachrichten sind gespeichert und bleiben es.",
     next_step="Nächster Schritt:",
+    look_there="Nächster Schritt: Adresse, Rechte und Platz prüfen, dann denselben Befehl noch einmal.",
     stopped="Abgebrochen.",
 )
 
@@ -49,6 +51,7 @@ EN = Words(
     nothing_changed="Nothing was changed.",
     unknown_kept="Acknowledged messages are stored and stay stored.",
     next_step="Next step:",
+    look_there="Next step: check the address, the permissions and the free space, then the same command again.",
     stopped="Stopped.",
 )
 
