@@ -111,7 +111,7 @@ def device_keys(rx: Rx | Tx, user_id: str, device_id: str) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
-def device_keys_of(rx: Rx, user_id: str) -> list[tuple[str, str | None, bytes]]:
+def device_keys_of(rx: Rx | Tx, user_id: str) -> list[tuple[str, str | None, bytes]]:
     """Return (device id, display name, keys) of all the user's devices that have keys."""
     return rx.execute(
         "SELECT device_id, display_name, json FROM device_key LEFT JOIN device USING (user_id, device_id) "
