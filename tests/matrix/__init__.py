@@ -1,0 +1,1 @@
+"""Matrix as mathematics: tables of cases from the specification and properties, thousands per second."""
