@@ -14,11 +14,14 @@ from appliance.matrix.auth import Key
 from appliance.matrix.event import Event, build
 from appliance.matrix.ids import EventId, RoomId, ServerName, UserId, server_of
 
-Resolver = Callable[[versions.RoomVersion, Sequence[Mapping[Key, EventId]], Mapping[EventId, Event]], dict[Key, EventId]]
+StateMap = Mapping[Key, EventId]
+Resolver = Callable[[versions.RoomVersion, Sequence[StateMap], Mapping[EventId, Event]], dict[Key, EventId]]
 
 KEY = signing.generate("test", b"sixteen and sixteen bytes: a key")
-ALICE, BOB, CAROL, DAVE = (UserId(f"@{name}:{server}") for name, server in
-                           (("alice", "a.example"), ("bob", "b.example"), ("carol", "a.example"), ("dave", "d.example")))
+ALICE = UserId("@alice:a.example")
+BOB = UserId("@bob:b.example")
+CAROL = UserId("@carol:a.example")
+DAVE = UserId("@dave:d.example")
 
 
 def make(
