@@ -17,6 +17,7 @@ from appliance.store import events, rooms
 from appliance.store.events import Row
 from appliance.store.readers import Rx
 from appliance.store.rooms import Membership, RoomRow
+from appliance.store.writer import Tx
 
 _REFUSAL = "You are not in this room"
 
@@ -40,7 +41,7 @@ class Reader:
         return self.membership is not None and self.membership.membership == "join"
 
 
-def require_member(rx: Rx, user_id: str, room_id: str) -> RoomRow:
+def require_member(rx: Rx | Tx, user_id: str, room_id: str) -> RoomRow:
     """Return the room if the user is joined to it; raises `Forbidden`, also for a room that does not exist."""
     room = rooms.find(rx, room_id)
     standing = rooms.membership(rx, user_id, room.rid) if room is not None else None
@@ -49,7 +50,7 @@ def require_member(rx: Rx, user_id: str, room_id: str) -> RoomRow:
     return room
 
 
-def require_room(rx: Rx, room_id: str) -> RoomRow:
+def require_room(rx: Rx | Tx, room_id: str) -> RoomRow:
     """Return a room this server knows the state of; raises `NotFound`."""
     room = rooms.find(rx, room_id)
     if room is None or room.sid is None:
@@ -57,13 +58,13 @@ def require_room(rx: Rx, room_id: str) -> RoomRow:
     return room
 
 
-def world_readable(rx: Rx, rid: int) -> bool:
+def world_readable(rx: Rx | Tx, rid: int) -> bool:
     """Tell whether the room can be read without joining it now."""
     found = events.current_events(rx, rid, [("m.room.history_visibility", "")])
     return bool(found) and found[0].event.content.get("history_visibility") == WORLD_READABLE
 
 
-def reader(rx: Rx, user_id: str, room_id: str) -> Reader:
+def reader(rx: Rx | Tx, user_id: str, room_id: str) -> Reader:
     """Return the room as the user may read it; raises `Forbidden` for all others and for unknown rooms."""
     room = rooms.find(rx, room_id)
     if room is None or room.sid is None:

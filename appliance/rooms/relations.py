@@ -18,6 +18,7 @@ from appliance.store import events, relations
 from appliance.store.events import Row
 from appliance.store.readers import Rx
 from appliance.store.relations import Wanted
+from appliance.store.writer import Tx
 
 REPLACE: Final = "m.replace"
 THREAD: Final = "m.thread"
@@ -63,7 +64,7 @@ def relation_of(row: Row) -> tuple[str, str] | None:
 
 
 def aggregate(
-    rx: Rx, rows: Sequence[Row], sight: Sight, viewer: str | None, ignored: Collection[str], *, threads: bool = True
+    rx: Rx | Tx, rows: Sequence[Row], sight: Sight, viewer: str | None, ignored: Collection[str], *, threads: bool = True
 ) -> dict[str, Aggregation]:
     """Return the aggregations of events of one room by event id, only for events that have any.
 
@@ -88,7 +89,7 @@ def aggregate(
     return result
 
 
-def _edit(rx: Rx, row: Row, sight: Sight, ignored: Collection[str]) -> Row | None:
+def _edit(rx: Rx | Tx, row: Row, sight: Sight, ignored: Collection[str]) -> Row | None:
     event = row.event
     relation = relation_of(row)
     if row.redacted_by is not None or event.sender in ignored or (relation is not None and relation[0] == REPLACE):
@@ -103,7 +104,7 @@ def _edit(rx: Rx, row: Row, sight: Sight, ignored: Collection[str]) -> Row | Non
     return None
 
 
-def thread_of(rx: Rx, root: Row, sight: Sight, viewer: str | None, ignored: Collection[str]) -> Thread | None:
+def thread_of(rx: Rx | Tx, root: Row, sight: Sight, viewer: str | None, ignored: Collection[str]) -> Thread | None:
     """Return the summary of the thread that hangs under `root`; None if the viewer sees no event of it."""
     senders = relations.senders(rx, root.rid, root.event.event_id, THREAD)
     count = sum(number for sender, number in senders.items() if sender not in ignored)
@@ -122,7 +123,7 @@ def thread_of(rx: Rx, root: Row, sight: Sight, viewer: str | None, ignored: Coll
     return None
 
 
-def _references(rx: Rx, row: Row, sight: Sight, ignored: Collection[str]) -> list[str]:
+def _references(rx: Rx | Tx, row: Row, sight: Sight, ignored: Collection[str]) -> list[str]:
     wanted = Wanted(REFERENCE, None, -(2**62), 2**62, MAX_REFERENCES, False)
     eids = relations.children(rx, row.rid, [row.event.event_id], wanted)
     found = events.by_eids(rx, eids)
@@ -133,7 +134,7 @@ def _references(rx: Rx, row: Row, sight: Sight, ignored: Collection[str]) -> lis
     ]
 
 
-def descendants(rx: Rx, rid: int, root: str) -> list[str]:
+def descendants(rx: Rx | Tx, rid: int, root: str) -> list[str]:
     """Return the event and everything that relates to it through fewer than `MAX_HOPS` relations: the parents to look
     under.
     """
@@ -147,7 +148,7 @@ def descendants(rx: Rx, rid: int, root: str) -> list[str]:
     return list(seen)
 
 
-def thread_root(rx: Rx, row: Row, *, known: Mapping[str, Row] | None = None) -> str | None:
+def thread_root(rx: Rx | Tx, row: Row, *, known: Mapping[str, Row] | None = None) -> str | None:
     """Return the root of the thread an event is in, following at most `MAX_HOPS` relations up; None: main timeline."""
     for _ in range(MAX_HOPS):
         relation = relation_of(row)

@@ -30,6 +30,7 @@ from appliance.store import account_data, events, rooms, timeline
 from appliance.store.events import Row
 from appliance.store.readers import Rx
 from appliance.store.rooms import Membership
+from appliance.store.writer import Tx
 
 WORLD_READABLE: Final = "world_readable"
 SHARED: Final = "shared"
@@ -57,19 +58,19 @@ def understood(value: object) -> str:
     return value if isinstance(value, str) and value in _KNOWN else SHARED
 
 
-def visible(rx: Rx, rows: Sequence[Row], user_id: str | None, rid: int) -> list[Row]:
+def visible(rx: Rx | Tx, rows: Sequence[Row], user_id: str | None, rid: int) -> list[Row]:
     """Return those of the events of one room that the user may see, in the given order. None: somebody anonymous."""
     return Sight(rx, rid, user_id).only(rows)
 
 
-def ignored(rx: Rx, user_id: str) -> frozenset[str]:
+def ignored(rx: Rx | Tx, user_id: str) -> frozenset[str]:
     """Return whom the user ignores (`m.ignored_user_list`); the user themself cannot be ignored."""
     raw = account_data.get(rx, user_id, account_data.GLOBAL, "m.ignored_user_list")
     users = orjson.loads(raw).get("ignored_users") if raw else None
     return frozenset(list(users)[:_MAX_IGNORED]) - {user_id} if isinstance(users, dict) else frozenset()
 
 
-def last_joined(rx: Rx, membership: Membership | None) -> Row | None:
+def last_joined(rx: Rx | Tx, membership: Membership | None) -> Row | None:
     """Return the event that ended the user's last time in the room (a leave, kick or ban); None if never joined.
 
     Only for somebody who is not joined now. The chain of replaced membership events is followed backwards.
@@ -93,7 +94,7 @@ def last_joined(rx: Rx, membership: Membership | None) -> Row | None:
 class Sight:
     """One person's view of one room, for the length of one read."""
 
-    def __init__(self, rx: Rx, rid: int, user_id: str | None) -> None:
+    def __init__(self, rx: Rx | Tx, rid: int, user_id: str | None) -> None:
         self._rx = rx
         self._rid = rid
         self._user_id = user_id

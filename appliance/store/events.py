@@ -131,7 +131,7 @@ def timeline(rx: Rx, rid: int, *, after: int, upto: int, limit: int, backwards: 
     return [_row(record) for record in rx.execute(query, (rid, after, upto, limit))]
 
 
-def current_events(rx: Rx, rid: int, keys: Iterable[Key] | None = None) -> list[Row]:
+def current_events(rx: Rx | Tx, rid: int, keys: Iterable[Key] | None = None) -> list[Row]:
     """Return the events of the current state, all or those of the given keys."""
     if keys is None:
         query = _COLUMNS + "JOIN current_state c ON c.eid = e.eid WHERE c.rid=?"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from appliance.store.readers import Rx
 from appliance.store.timeline import HIDDEN
+from appliance.store.writer import Tx
 
 CHUNK = 500
 """Parents asked about in one statement."""
@@ -30,7 +31,7 @@ class Wanted:
     backwards: bool
 
 
-def kinds(rx: Rx, rid: int, parents: Sequence[str], rel_types: Sequence[str]) -> dict[str, set[str]]:
+def kinds(rx: Rx | Tx, rid: int, parents: Sequence[str], rel_types: Sequence[str]) -> dict[str, set[str]]:
     """Return the relation types, out of `rel_types`, with which anything points at each of the parents."""
     result: dict[str, set[str]] = {}
     types = ",".join("?" * len(rel_types))
@@ -46,7 +47,7 @@ def kinds(rx: Rx, rid: int, parents: Sequence[str], rel_types: Sequence[str]) ->
     return result
 
 
-def children(rx: Rx, rid: int, parents: Collection[str], wanted: Wanted) -> list[int]:
+def children(rx: Rx | Tx, rid: int, parents: Collection[str], wanted: Wanted) -> list[int]:
     """Return the eids of direct children of any of the parents, oldest first or newest first."""
     marks = ",".join("?" * len(parents))
     conditions, args = _conditions(wanted)
@@ -70,7 +71,7 @@ def _conditions(wanted: Wanted) -> tuple[str, list[object]]:
     return " AND ".join(conditions), values
 
 
-def child_ids(rx: Rx, rid: int, parents: Sequence[str], limit: int) -> list[str]:
+def child_ids(rx: Rx | Tx, rid: int, parents: Sequence[str], limit: int) -> list[str]:
     """Return the event ids of everything that points at the parents; for walking a tree of relations level by level."""
     found: list[str] = []
     for start in range(0, len(parents), CHUNK):
@@ -86,7 +87,7 @@ def child_ids(rx: Rx, rid: int, parents: Sequence[str], limit: int) -> list[str]
     return found
 
 
-def edits(rx: Rx, rid: int, parent: str, sender: str, type: str, limit: int) -> list[int]:
+def edits(rx: Rx | Tx, rid: int, parent: str, sender: str, type: str, limit: int) -> list[int]:
     """Return the eids of replacements of one event by its own sender, the most recent first.
 
     Most recent is by `origin_server_ts`, then by event id ("Server-side aggregation of m.replace relationships").
@@ -99,7 +100,7 @@ def edits(rx: Rx, rid: int, parent: str, sender: str, type: str, limit: int) -> 
     return [int(row[0]) for row in rx.execute(sql, (parent, rid, sender, type, limit))]
 
 
-def senders(rx: Rx, rid: int, parent: str, rel_type: str) -> dict[str, int]:
+def senders(rx: Rx | Tx, rid: int, parent: str, rel_type: str) -> dict[str, int]:
     """Return how many children of one kind each sender has under the parent."""
     sql = (
         f"SELECT r.sender, count(*) FROM relation r JOIN event e ON e.eid=r.eid "
@@ -108,7 +109,7 @@ def senders(rx: Rx, rid: int, parent: str, rel_type: str) -> dict[str, int]:
     return dict(rx.execute(sql, (parent, rid, rel_type)).fetchall())
 
 
-def threads(rx: Rx, rid: int, *, upto: int, participant: str | None, limit: int) -> list[tuple[str, int]]:
+def threads(rx: Rx | Tx, rid: int, *, upto: int, participant: str | None, limit: int) -> list[tuple[str, int]]:
     """Return (root event id, position of its latest event <= `upto`), the most recently used thread first.
 
     With a `participant` only threads that this user started or answered in.
@@ -130,7 +131,7 @@ def threads(rx: Rx, rid: int, *, upto: int, participant: str | None, limit: int)
     return rx.execute(sql, (rid, upto, *args, limit)).fetchall()
 
 
-def annotated(rx: Rx, parent: str, sender: str, key: str) -> bool:
+def annotated(rx: Rx | Tx, parent: str, sender: str, key: str) -> bool:
     """Tell whether a user has annotated an event with this key before (and not taken it back)."""
     row = rx.execute(
         "SELECT 1 FROM relation WHERE parent_id=? AND rel_type='m.annotation' AND sender=? AND key=?",
