@@ -10,10 +10,11 @@ from appliance.guests.cli import words as cli
 from tests.contracts.tree import ROOT, sources
 from tests.world import demo_words as demo
 
-CATALOGUES = {"cli": (cli.DE, cli.EN), "demo": (demo.DE, demo.EN)}
+Catalogue = cli.Words | demo.Words
+CATALOGUES: Mapping[str, tuple[Catalogue, Catalogue]] = {"cli": (cli.DE, cli.EN), "demo": (demo.DE, demo.EN)}
 
 
-def sentences(catalogue: cli.Words | demo.Words) -> Mapping[str, str]:
+def sentences(catalogue: Catalogue) -> Mapping[str, str]:
     """Give name and text of every sentence."""
     return {field.name: getattr(catalogue, field.name) for field in dataclasses.fields(catalogue)}
 
