@@ -23,7 +23,9 @@ from appliance.store import (
     events,
     key_backup,
     keys,
+    media,
     profiles,
+    push,
     receipts,
     reports,
     rooms,
@@ -60,6 +62,8 @@ FAMILIES: tuple[str, ...] = (
     receipts.TABLES,
     search.TABLES,
     reports.TABLES,
+    media.TABLES,
+    push.TABLES,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -78,21 +82,32 @@ def current() -> int:
 
 def migrate(path: Path) -> None:
     """Create the file at `path`, or bring it to the current generation; raises `StoreTooNew`."""
+    found = _generation(path)
+    if found == current():
+        return
+    if found > current():
+        raise StoreTooNew(
+            f"{path} was written by a newer release (generation {found}, this one knows {current()}). "
+            "Nothing was changed. Start the newer release, or restore the copy that was made before the upgrade."
+        )
     db = open_writer(path)
     try:
-        found = int(db.execute("PRAGMA user_version").fetchone()[0])
-        if found == current():
-            return
-        if found > current():
-            raise StoreTooNew(
-                f"{path} was written by a newer release (generation {found}, this one knows {current()}). "
-                "Nothing was changed. Start the newer release, or restore the copy that was made before the upgrade."
-            )
         if found == 0:
             _create(db)
         else:
             _keep_copy(db, path, found)
             _upgrade(db)
+    finally:
+        db.close()
+
+
+def _generation(path: Path) -> int:
+    """Look into the file without touching it; 0 if there is none yet."""
+    if not path.exists():
+        return 0
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
     finally:
         db.close()
 
