@@ -123,7 +123,7 @@ def wild_room(version: versions.RoomVersion, dice: random.Random) -> tuple[dict[
 def wild_event(version: versions.RoomVersion, dice: random.Random) -> tuple[str, UserId, Mapping[str, Json], str]:
     """Draw type, sender, content and state key of a state event; `n` keeps equal draws apart."""
     who, whom, n = dice.choice(PEOPLE), dice.choice(PEOPLE), dice.randrange(10**6)
-    users = {person: dice.choice((0, 50, 100)) for person in PEOPLE if person != ALICE}
+    users: dict[str, Json] = {person: dice.choice((0, 50, 100)) for person in PEOPLE if person != ALICE}
     if not version.privileged_creators:
         users[ALICE] = 100
     match dice.randrange(7):
