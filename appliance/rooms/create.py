@@ -16,7 +16,7 @@ from typing import Any
 from appliance.matrix import versions
 from appliance.matrix.errors import BadJson, Forbidden, InvalidParam, MatrixError, UnsupportedRoomVersion
 from appliance.matrix.ids import RoomId, UserId
-from appliance.matrix.requester import Requester
+from appliance.matrix.requester import Requester, require_active
 from appliance.matrix.versions import RoomVersion
 from appliance.rooms.author import Author, Draft
 from appliance.rooms.head import Head
@@ -75,6 +75,7 @@ class Founding:
 
 async def create(author: Author, founding: Founding, requester: Requester, wish: Wish) -> RoomId:
     """Create a room as wished and return its id. Raises `RoomInUse` for a taken alias."""
+    require_active(requester)
     version = _version(founding, wish)
     if wish.public and not founding.public_rooms:
         raise Forbidden("Rooms cannot be listed publicly here")

@@ -14,7 +14,7 @@ from typing import Any
 from appliance.matrix.client_event import stripped
 from appliance.matrix.errors import Forbidden, NotFound
 from appliance.matrix.ids import UserId, server_of
-from appliance.matrix.requester import Requester
+from appliance.matrix.requester import Requester, require_active
 from appliance.rooms.author import Author, Draft
 from appliance.rooms.head import Head
 from appliance.rooms.profiles import member_content
@@ -59,6 +59,7 @@ async def invite(
     author: Author, requester: Requester, room_id: str, user_id: UserId, *, reason: str | None = None
 ) -> None:
     """Invite a user of this server; raises `Forbidden` if the room's rules refuse it."""
+    require_active(requester)
     await check_invitable(author, user_id)
     head = await author.head(room_id)
     await author.add(room_id, await invitation(author, head, requester.user_id, user_id, reason=reason))

@@ -15,7 +15,7 @@ from appliance.matrix.event import Event
 from appliance.matrix.ids import RoomId, UserId, server_of
 from appliance.matrix.membership import join_rule_of, membership_of
 from appliance.matrix.power import Power
-from appliance.matrix.requester import Requester
+from appliance.matrix.requester import Requester, require_active
 from appliance.rooms.author import Author, Draft
 from appliance.rooms.head import Head
 from appliance.rooms.invite import shown_state
@@ -41,6 +41,7 @@ async def join(
     extra: Mapping[str, Any] | None = None
 ) -> RoomId:
     """Join a room; joining again is not an error. Raises `Forbidden` if its rules refuse it."""
+    require_active(requester)
     mine = (await members.rooms_of(requester.user_id)).get(room_id)
     if mine is not None and mine.membership == "join":
         return room_id
@@ -55,6 +56,7 @@ async def join(
 
 async def knock(author: Author, requester: Requester, room_id: RoomId, reason: str | None = None) -> RoomId:
     """Ask to be let in; raises `Forbidden` if the room does not take knocks."""
+    require_active(requester)
     head = await author.head(room_id)
     content = await member_content(author, requester.user_id, "knock", reason)
     shown = await shown_state(author, head, requester.user_id)

@@ -6,7 +6,7 @@ Source: client-server API, "Leaving rooms" and "Banning users in a room".
 from __future__ import annotations
 
 from appliance.matrix.errors import Forbidden, Unknown
-from appliance.matrix.ids import UserId
+from appliance.matrix.ids import RoomId, UserId
 from appliance.matrix.membership import membership_of
 from appliance.matrix.requester import Requester
 from appliance.rooms.author import Author, Draft
@@ -18,12 +18,22 @@ async def leave(
     author: Author, members: Members, requester: Requester, room_id: str, reason: str | None = None
 ) -> None:
     """Leave a room, decline an invitation or take back a knock; leaving twice is not an error."""
-    mine = (await members.rooms_of(requester.user_id)).get(room_id)  # type: ignore[call-overload]
+    mine = (await members.rooms_of(requester.user_id)).get(RoomId(room_id))
     if mine is None:
         raise Forbidden("You are not in this room")
     if mine.membership == "leave":
         return
     await _set(author, requester, room_id, requester.user_id, "leave", reason)
+
+
+async def leave_all(author: Author, members: Members, user_id: UserId) -> None:
+    """Leave every room, decline every invitation and take back every knock of a user (whose account is closed)."""
+    for room_id, mine in (await members.rooms_of(user_id)).items():
+        if mine.membership in ("join", "invite", "knock"):
+            try:
+                await author.add(room_id, Draft("m.room.member", user_id, {"membership": "leave"}, user_id))
+            except Forbidden:
+                continue  # a room that does not let its members go keeps a name without a person behind it
 
 
 async def kick(author: Author, requester: Requester, room_id: str, user_id: UserId, reason: str | None) -> None:
@@ -47,7 +57,7 @@ async def unban(author: Author, requester: Requester, room_id: str, user_id: Use
 
 async def forget(author: Author, members: Members, requester: Requester, room_id: str) -> None:
     """Hide a left room from oneself for good."""
-    mine = {str(key): m for key, m in (await members.rooms_of(requester.user_id)).items()}.get(room_id)
+    mine = (await members.rooms_of(requester.user_id)).get(RoomId(room_id))
     if mine is None:
         return
     if mine.membership not in ("leave", "ban"):

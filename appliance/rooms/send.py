@@ -12,7 +12,7 @@ from appliance.matrix.auth import CREATE, POWER_LEVELS
 from appliance.matrix.errors import BadJson, Forbidden, MatrixError, NotFound
 from appliance.matrix.ids import EventId
 from appliance.matrix.power import Power
-from appliance.matrix.requester import Requester
+from appliance.matrix.requester import Requester, require_active
 from appliance.rooms.author import Author, Draft, Ticket
 from appliance.store import events, relations, rooms
 from appliance.store.readers import Rx
@@ -36,6 +36,7 @@ async def message(
     author: Author, requester: Requester, room_id: str, type: str, content: Mapping[str, Json], txn: str
 ) -> EventId:
     """Send a message event; the same transaction id of the same device is the same event."""
+    require_active(requester)
     if type == "m.room.redaction":
         target = content.get("redacts")
         if not isinstance(target, str):
@@ -52,6 +53,7 @@ async def state(
     author: Author, requester: Requester, room_id: str, type: str, state_key: str, content: Mapping[str, Json]
 ) -> EventId:
     """Set state; saying what already holds returns the event in force."""
+    require_active(requester)
     if type == "m.room.canonical_alias":
         await _check_aliases(author, room_id, content)
     return await author.add(room_id, Draft(type, requester.user_id, content, state_key))

@@ -17,7 +17,7 @@ from appliance.matrix.errors import Forbidden, UnsupportedRoomVersion
 from appliance.matrix.event import Event
 from appliance.matrix.ids import RoomId, UserId
 from appliance.matrix.power import Power
-from appliance.matrix.requester import Requester
+from appliance.matrix.requester import Requester, require_active
 from appliance.rooms.author import Author, Draft
 from appliance.rooms.create import Founding
 from appliance.rooms.head import Head
@@ -45,6 +45,7 @@ CARRIED: Sequence[str] = (
 
 async def upgrade(author: Author, founding: Founding, requester: Requester, room_id: str, version: str) -> RoomId:
     """Replace a room by one of `version`; return the successor's id. Raises `Forbidden` without the power to."""
+    require_active(requester)
     if version not in founding.creatable:
         raise UnsupportedRoomVersion(f"Rooms of version {version} cannot be created here")
     old = await author.head(room_id)
