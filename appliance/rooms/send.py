@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from appliance.matrix import ids
 from appliance.matrix.auth import CREATE, POWER_LEVELS
 from appliance.matrix.errors import BadJson, Forbidden, MatrixError, NotFound
 from appliance.matrix.ids import EventId
 from appliance.matrix.power import Power
 from appliance.matrix.requester import Requester, require_active
 from appliance.rooms.author import Author, Draft, Ticket
+from appliance.rooms.invite import check_invitable, shown_state
 from appliance.store import events, relations, rooms
 from appliance.store.readers import Rx
 
@@ -56,7 +58,13 @@ async def state(
     require_active(requester)
     if type == "m.room.canonical_alias":
         await _check_aliases(author, room_id, content)
-    return await author.add(room_id, Draft(type, requester.user_id, content, state_key))
+    shown = None
+    if type == "m.room.member":
+        subject = ids.user_id(state_key)
+        if content.get("membership") == "invite":
+            await check_invitable(author, subject)
+            shown = await shown_state(author, await author.head(room_id), requester.user_id)
+    return await author.add(room_id, Draft(type, requester.user_id, content, state_key, shown=shown))
 
 
 async def redact(
