@@ -1,9 +1,9 @@
 """How a file becomes a current one.
 
 A new file is made from the families' `TABLES` in one transaction. An older file is first copied beside itself
-(`NAME.before-N-from-M`), then brought up step by step: each step is a function in `STEPS`, applied by sqlite-utils inside
-one transaction together with the record that it was applied. A file of a newer release is refused, because an older
-program could only damage it.
+(`NAME.before-N-from-M`), then brought up step by step: each step is a function in `STEPS`, applied by sqlite-utils
+inside one transaction together with the record that it was applied. A file of a newer release is refused, because an
+older program could only damage it.
 
 `PRAGMA user_version` holds the generation: 1 + the number of steps the file has seen.
 """
