@@ -64,7 +64,13 @@ def relation_of(row: Row) -> tuple[str, str] | None:
 
 
 def aggregate(
-    rx: Rx | Tx, rows: Sequence[Row], sight: Sight, viewer: str | None, ignored: Collection[str], *, threads: bool = True
+    rx: Rx | Tx,
+    rows: Sequence[Row],
+    sight: Sight,
+    viewer: str | None,
+    ignored: Collection[str],
+    *,
+    threads: bool = True,
 ) -> dict[str, Aggregation]:
     """Return the aggregations of events of one room by event id, only for events that have any.
 

@@ -27,7 +27,7 @@ def whole(rx: Rx, requester: Requester, room_id: str, now: int) -> list[dict[str
 
 
 def one(
-    rx: Rx, requester: Requester, room_id: str, key: tuple[str, str], *, full: bool, now: int
+    rx: Rx, requester: Requester, room_id: str, key: tuple[str, str], full: bool, now: int
 ) -> Mapping[str, Any]:
     """Return the content of one state event, or with `full` the event; raises `Forbidden`, `NotFound`."""
     access = reader(rx, requester.user_id, room_id)

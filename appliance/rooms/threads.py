@@ -6,7 +6,7 @@ Source: client-server API, "Threading", `GET /rooms/{roomId}/threads`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from appliance.matrix import event as matrix_event
@@ -24,9 +24,16 @@ MAX_LIMIT: Final = 100
 MAX_SCAN: Final = 500
 
 
-def listing(
-    rx: Rx, requester: Requester, room_id: str, *, participated: bool, start: int | None, limit: int, now: int
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which threads: only those the reader took part in, from the timeline point `start`, at most `limit`."""
+
+    participated: bool = False
+    start: int | None = None
+    limit: int = DEFAULT_LIMIT
+
+
+def listing(rx: Rx, requester: Requester, room_id: str, wanted: Wanted, now: int) -> dict[str, Any]:
     """Return a page of thread roots with their summaries; raises `Forbidden`.
 
     A root sent by somebody the requester ignores is shown without its content.
@@ -34,13 +41,13 @@ def listing(
     access = reader(rx, requester.user_id, room_id)
     rid = access.room.rid
     renderer = Renderer(rx, requester, now)
-    upto = min(LAST if start is None else start, renderer.sight(rid).ends)
-    participant = requester.user_id if participated else None
+    upto = min(LAST if wanted.start is None else wanted.start, renderer.sight(rid).ends)
+    participant = requester.user_id if wanted.participated else None
     found: list[Row] = []
     end: int | None = None
     for looked_at in range(0, MAX_SCAN, MAX_LIMIT):
         threads = relations.threads(rx, rid, upto=upto, participant=participant, limit=MAX_LIMIT)
-        end = _collect(rx, renderer, threads, found, limit)
+        end = _collect(rx, renderer, threads, found, wanted.limit)
         if end is not None or len(threads) < MAX_LIMIT:
             break
         upto = threads[-1][1] - 1

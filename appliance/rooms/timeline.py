@@ -216,7 +216,7 @@ def _edge(rows: Sequence[Row], pos: int, *, backwards: bool) -> int:
     return last - 1 if backwards else last
 
 
-def nearest(rx: Rx, requester: Requester, room_id: str, ts: int, *, forwards: bool) -> dict[str, Any]:
+def nearest(rx: Rx, requester: Requester, room_id: str, ts: int, forwards: bool) -> dict[str, Any]:
     """Return the visible event closest in time to `ts` (milliseconds) in one direction; raises `NotFound`."""
     access: Reader = reader(rx, requester.user_id, room_id)
     sight = Sight(rx, access.room.rid, requester.user_id)

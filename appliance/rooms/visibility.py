@@ -9,7 +9,7 @@ one read and remembers what it looked up.
     world_readable             any                    any               yes
     any                        join                   any               yes
     shared                     any                    joins             yes
-    invited                    invite                 any               yes
+    invited                    invite                 joins             yes
     otherwise                                                           no
 
 Events that change the visibility count with the value before or after them, a person's own membership events with the
@@ -155,9 +155,9 @@ class Sight:
     def _allows(self, moment: Moment, pos: int) -> bool:
         if moment.visibility == WORLD_READABLE or moment.membership == "join":
             return True
-        if moment.visibility == SHARED:
+        if moment.visibility == SHARED or (moment.visibility == INVITED and moment.membership == "invite"):
             return pos < self.until
-        return moment.visibility == INVITED and moment.membership == "invite"
+        return False
 
     def _before(self, row: Row, field: str) -> object:
         """Return a field of the state event that this one replaced."""

@@ -1,0 +1,74 @@
+"""Reading history: messages, context, single events, the event nearest to a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from appliance.doors.web import Call, Route
+from appliance.matrix import ids
+from appliance.matrix.errors import MissingParam
+from appliance.matrix.tokens import timeline_point
+from appliance.rooms import event_filter, timeline
+from appliance.rooms.timeline import DEFAULT_LIMIT, MAX_CONTEXT, MAX_LIMIT, Page
+from appliance.store.database import Store
+
+ROOM = "/_matrix/client/v3/rooms/{room_id}"
+ROOM_V1 = "/_matrix/client/v1/rooms/{room_id}"
+
+
+def routes(store: Store, clock: Callable[[], int]) -> list[Route]:
+    """Return the operations that read a room's history."""
+
+    async def messages(call: Call) -> dict[str, Any]:
+        wanted = event_filter.parse_text(call.query("filter"))
+        page = Page(
+            backwards=backwards(call),
+            start=point(call, "from"),
+            stop=point(call, "to"),
+            limit=call.query_int("limit", min(wanted.limit or DEFAULT_LIMIT, MAX_LIMIT), 0, MAX_LIMIT),
+            filter=wanted,
+        )
+        return await store.read(timeline.messages, call.requester, room(call), page, clock())
+
+    async def context(call: Call) -> dict[str, Any]:
+        limit = call.query_int("limit", DEFAULT_LIMIT, 0, MAX_CONTEXT)
+        wanted = event_filter.parse_text(call.query("filter"))
+        return await store.read(timeline.context, call.requester, room(call), event(call), limit, wanted, clock())
+
+    async def one_event(call: Call) -> dict[str, Any]:
+        return await store.read(timeline.one_event, call.requester, room(call), event(call), clock())
+
+    async def nearest(call: Call) -> dict[str, Any]:
+        if call.query("ts") is None:
+            raise MissingParam("Missing query parameter ts")
+        ts = call.query_int("ts", 0)
+        return await store.read(timeline.nearest, call.requester, room(call), ts, not backwards(call))
+
+    return [
+        Route("GET", ROOM + "/messages", messages),
+        Route("GET", ROOM + "/context/{event_id}", context),
+        Route("GET", ROOM + "/event/{event_id}", one_event),
+        Route("GET", ROOM_V1 + "/timestamp_to_event", nearest),
+    ]
+
+
+def room(call: Call) -> str:
+    """Return the room named in the path."""
+    return ids.room_id(call.path("room_id"))
+
+
+def event(call: Call) -> str:
+    """Return the event named in the path."""
+    return ids.event_id(call.path("event_id"))
+
+
+def point(call: Call, name: str) -> int | None:
+    """Return the timeline point of a pagination token in the query, or None."""
+    text = call.query(name)
+    return timeline_point(text) if text else None
+
+
+def backwards(call: Call, default: str | None = None) -> bool:
+    """Return whether the parameter `dir` says `b`; it is required unless there is a default."""
+    return call.query_choice("dir", ("b", "f"), default) == "b"
