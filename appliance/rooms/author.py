@@ -78,7 +78,7 @@ class Author:
         self.server = server
         self.clock = clock
         self._policy = policy
-        self._sent: OrderedDict[tuple[int, str, str, str], asyncio.Future[EventId]] = OrderedDict()
+        self._sent: OrderedDict[tuple[int, str, str, str, str | None], asyncio.Future[EventId]] = OrderedDict()
 
     async def head(self, room_id: str) -> Head:
         """Return where a room continues; `Forbidden` for a room that this server does not take part in."""
@@ -95,7 +95,7 @@ class Author:
         """
         if ticket is None:
             return await self._add(room_id, draft, None)
-        key = (ticket.session, ticket.txn, room_id, draft.type)
+        key = (ticket.session, ticket.txn, room_id, draft.type, draft.redacts)
         earlier = self._sent.get(key)
         if earlier is not None:
             return await asyncio.shield(earlier)

@@ -83,7 +83,7 @@ async def redact(
         if power.of(requester.user_id) < power.redact:
             raise Forbidden("You may not redact what others sent")
     draft = Draft("m.room.redaction", requester.user_id, content, redacts=target_id, prunes=target_id)
-    return await author.add(room_id, draft, Ticket(requester.session, f"{target_id} {txn}"))
+    return await author.add(room_id, draft, Ticket(requester.session, txn))
 
 
 async def _check_reaction(author: Author, requester: Requester, content: Mapping[str, Json]) -> None:

@@ -37,6 +37,7 @@ CREATE TABLE event (
     sid INTEGER,
     flags INTEGER NOT NULL,
     replaces INTEGER,
+    redacts TEXT NOT NULL DEFAULT '',
     redacted_by INTEGER,
     session INTEGER,
     txn TEXT,
@@ -44,7 +45,7 @@ CREATE TABLE event (
 ) STRICT;
 CREATE UNIQUE INDEX event_timeline ON event (rid, pos) WHERE pos IS NOT NULL;
 CREATE INDEX event_ts ON event (rid, ts) WHERE pos IS NOT NULL;
-CREATE UNIQUE INDEX event_txn ON event (session, txn, rid, type) WHERE session IS NOT NULL;
+CREATE UNIQUE INDEX event_txn ON event (session, txn, rid, type, redacts) WHERE session IS NOT NULL;
 CREATE TABLE tip (
     rid INTEGER NOT NULL,
     eid INTEGER NOT NULL,
@@ -164,16 +165,6 @@ def tips(rx: Rx | Tx, rid: int) -> list[tuple[str, int]]:
     return [(row[0], row[1]) for row in rx.execute(query, (rid,))]
 
 
-def sent(rx: Rx | Tx, session: int, txn: str, room_id: str, type: str) -> str | None:
-    """Return the event that a device already sent under this transaction id."""
-    row = rx.execute(
-        "SELECT e.event_id FROM event e JOIN room r ON r.rid = e.rid "
-        "WHERE e.session=? AND e.txn=? AND r.room_id=? AND e.type=?",
-        (session, txn, room_id, type),
-    ).fetchone()
-    return row[0] if row else None
-
-
 # -- the one way into the timeline ----------------------------------------------------------------------------------
 
 
@@ -246,18 +237,27 @@ def _insert(tx: Tx, rid: int, new: New, pos: int, before: int | None) -> Row:
     event = new.event
     try:
         cursor = tx.execute(
-            "INSERT INTO event (event_id, rid, pos, type, sender, ts, depth, sid, flags, session, txn, json) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO event (event_id, rid, pos, type, sender, ts, depth, sid, flags, redacts, session, txn, json) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (event.event_id, rid, pos, event.type, event.sender, event.origin_server_ts, event.depth, before,
-             new.flags, new.session, new.txn, event.raw),
+             new.flags, event.redacts or "", new.session, new.txn, event.raw),
         )
     except sqlite3.IntegrityError:
         if new.session is not None and new.txn is not None:
-            earlier = sent(tx, new.session, new.txn, event.room_id, event.type)
+            earlier = _sent(tx, rid, new.session, new.txn, event)
             if earlier is not None:
                 raise AlreadySent(earlier) from None
         raise
     return Row(int(cursor.lastrowid or 0), rid, pos, before, new.flags, None, None, new.session, new.txn, event)
+
+
+def _sent(tx: Tx, rid: int, session: int, txn: str, event: Event) -> str | None:
+    """Return the event that a device already sent by the same request (a redaction's target is part of its path)."""
+    row = tx.execute(
+        "SELECT event_id FROM event WHERE session=? AND txn=? AND rid=? AND type=? AND redacts=?",
+        (session, txn, rid, event.type, event.redacts or ""),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _move_tips(tx: Tx, row: Row) -> None:
