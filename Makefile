@@ -5,7 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
 
-.PHONY: help setup demo test check fix lock
+.PHONY: help setup demo test check bench fuzz soak fix lock
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,15 @@ check: setup  ## style (ruff), types (mypy --strict), the law of the four floors
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy
 	@report=$$(.venv/bin/lint-imports --no-cache --no-logo) || { echo "$$report"; exit 1; }
+
+bench: setup  ## Schleuse and Synapse measured in turns, about ten minutes; writes tests/bench/RESULTS.md
+	@$(PY) -m tests.bench.compare
+
+fuzz: setup  ## 4,000 generated requests over the published API: no 5xx, no HTML, no hang
+	@$(PY) -m tests.fuzz.api_fuzz
+
+soak: setup  ## thirty power cuts under load, and 100,000 events past one reader
+	@$(PY) -m pytest tests/crash -m slow -s
 
 fix: setup  ## let ruff repair what it can
 	@$(PY) -m ruff check --fix .
