@@ -111,10 +111,10 @@ def check_auth_events(
         state[CREATE] = create
     for auth_event in auth_events:
         key = (auth_event.type, auth_event.state_key if auth_event.state_key is not None else "")
-        if key in state and key in selected:
-            raise Rejected(f"{rules.auth_events}.1", f"two auth events for {key[0]}")
         if key not in selected or not auth_event.is_state:
             raise Rejected(f"{rules.auth_events}.2", f"{key[0]} does not belong among the auth events")
+        if key in state:
+            raise Rejected(f"{rules.auth_events}.1", f"two auth events for {key[0]}")
         if auth_event.event_id in rejected:
             raise Rejected(f"{rules.auth_events}.3", "an auth event was itself rejected")
         if auth_event.room_id != event.room_id:

@@ -86,7 +86,7 @@ def _changes(
     """
     for name in names:
         was, becomes = old.get(name), new.get(name)
-        if was == becomes and type(was) is type(becomes):
+        if was == becomes and type(was) is type(becomes) and (was is not None or name not in new or name in old):
             continue
         after = read_level(becomes, version)
         if after is None and name in new:
