@@ -74,7 +74,7 @@ class Wish:
 def words_of(term: str) -> list[tuple[str, bool]]:
     """Split a search term into (words, whether it is a quoted phrase); parts without a letter or digit are dropped."""
     found = []
-    for match in _WORD.finditer(term):
+    for match in _WORD.finditer(term.replace("\0", " ")):
         phrase = match[1] is not None
         text = (match[1] if phrase else match[2]).strip()
         if any(character.isalnum() for character in text):
