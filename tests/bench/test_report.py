@@ -40,6 +40,10 @@ def test_a_sample_belongs_to_the_innermost_frame_of_ours() -> None:
     stack = "run (asyncio/runners.py:1);send (appliance/doors/client/send.py:9);send (appliance/rooms/send.py:40)"
     assert part_of(stack) == "rooms/send"
     assert part_of(f"{stack};sign (nacl/signing.py:7)") == "rooms/send -> signing"
+    assert (
+        part_of(f"{stack.replace('(appliance', '(/srv/a b/appliance')};run (/usr/aiohttp/x.py:1)")
+        == "rooms/send -> aiohttp"
+    )
     assert part_of("run (asyncio/runners.py:1);start (aiohttp/web_protocol.py:5)") == "event loop -> aiohttp"
     found, samples = shares(f"{stack} 30\nrun (asyncio/runners.py:1) 10\n")
     assert (found, samples) == ({"rooms/send": 0.75, "event loop and threads": 0.25}, 40)

@@ -22,11 +22,11 @@ from tests.world.client import session
 from tests.world.server import Schleuse
 
 CALLED = (
-    (re.compile(r"\(aiohttp/|\(multidict/|\(yarl/|http_parser|http_writer"), "aiohttp"),
-    (re.compile(r"\(nacl/"), "signing"),
-    (re.compile(r"\(json/|orjson|msgspec"), "JSON"),
+    (re.compile(r"[(/](?:aiohttp|multidict|yarl)/"), "aiohttp"),
+    (re.compile(r"[(/]nacl/"), "signing"),
+    (re.compile(r"[(/](?:json|orjson|msgspec)/"), "JSON"),
 )
-OURS = re.compile(r"\((?:\S*/)?(appliance/[\w/]+)\.py:\d+\)")
+OURS = re.compile(r"\((?:[^()]*/)?(appliance/[\w/]+)\.py:\d+\)")
 
 
 def part_of(stack: str) -> str:
@@ -64,7 +64,8 @@ async def profile(server: Schleuse, py_spy: Path, raw: Path, messages: int) -> f
         await load.fill_rooms()
         await load.start_readers()
         await load.blast(options.unloaded, 1)
-        watch = ["record", "--pid", str(server.pid), "--format", "raw", "--rate", "250", "--nonblocking"]
+        watch = ["record", "--pid", str(server.pid), "--format", "raw", "--rate", "250"]
+        watch += ["--nonblocking", "--full-filenames"]
         quiet = asyncio.subprocess.DEVNULL
         spy = await asyncio.create_subprocess_exec(
             str(py_spy), *watch, "--output", str(raw), stdout=quiet, stderr=quiet
