@@ -1,0 +1,212 @@
+"""The composition root: every room of the house is built once, here, in order, and handed to the others by hand."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from appliance.accounts.account import Accounts
+from appliance.accounts.account_data import AccountData
+from appliance.accounts.cross_signing import CrossSigning
+from appliance.accounts.dehydrated import Dehydrated
+from appliance.accounts.devices import Devices
+from appliance.accounts.e2ee_keys import KeyServer
+from appliance.accounts.key_backup import KeyBackups
+from appliance.accounts.limits import RATES, Limits
+from appliance.accounts.login import LogIns
+from appliance.accounts.openid import OpenId
+from appliance.accounts.passwords import Passwords
+from appliance.accounts.profile import Profiles
+from appliance.accounts.registration import Registration, Rules
+from appliance.accounts.to_device import ToDevice
+from appliance.accounts.tokens import Tokens
+from appliance.accounts.uia import Uia
+from appliance.config import Config
+from appliance.doors.client import (
+    directory,
+    discovery,
+    media,
+    membership,
+    receipts,
+    relations,
+    reports,
+    search,
+    send,
+    spaces,
+    state_reading,
+    timeline,
+    user_directory,
+)
+from appliance.doors.client import rooms as rooms_door
+from appliance.doors.listener import Listener
+from appliance.doors.web import Route, Surface
+from appliance.matrix import signing
+from appliance.matrix.event import Event
+from appliance.matrix.ids import UserId
+from appliance.matrix.signing import SigningKey
+from appliance.media.limits import MediaLimits
+from appliance.media.repository import Repository
+from appliance.rooms import leave, profiles
+from appliance.rooms.author import Author
+from appliance.rooms.create import Founding
+from appliance.rooms.head import Heads
+from appliance.rooms.ledger import Ledger
+from appliance.rooms.live import Live
+from appliance.rooms.members import Members
+from appliance.rooms.search import Search
+from appliance.rooms.typing import Typing
+from appliance.store.database import Store
+from appliance.store.state import Key
+
+
+def clock() -> int:
+    """Return the time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def room_id() -> str:
+    """Return the random part of a new room's id."""
+    return secrets.token_urlsafe(14).replace("-", "A").replace("_", "B")
+
+
+def no_further_rules(event: Event, state: Mapping[Key, Event]) -> None:
+    """Refuse nothing beyond the room version's own rules (the TI-M rules take this place in profile tim-pro)."""
+
+
+def signing_key(path: Path) -> SigningKey:
+    """Read the server's signing key, making one on the first start. The file is whole or not there."""
+    try:
+        return signing.load(path.read_text())
+    except FileNotFoundError:
+        key = signing.generate(secrets.token_hex(3), secrets.token_bytes(32))
+    partial = path.with_suffix(".part")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(signing.dump(key) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return key
+
+
+class House:
+    """The running house. `async with House.open(config) as house`, then `listen`."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config: Config) -> AsyncIterator[House]:
+        """Build every room, and take the house down in reverse order at the end."""
+        config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        async with AsyncExitStack() as stack:
+            store = await Store.open(config.data / "schleuse.db")
+            stack.push_async_callback(store.close)
+            rooms = Rooms(config, store)
+            people = People(config, store, rooms)
+            stack.callback(people.passwords.close)
+            repository = await _media(config, store)
+            stack.push_async_callback(repository.close)
+            surface = Surface(people.tokens.authenticate, people.limits)
+            routes = [*_discovery(config), *rooms.routes(), *people.routes(), *media.routes(repository)]
+            listener = await stack.enter_async_context(Listener(surface.application(routes)))
+            yield cls(listener)
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
+        """Open the client port; return its address."""
+        return await self._listener.start(host, port, tls)
+
+
+def _discovery(config: Config) -> list[Route]:
+    scheme = "http" if config.tls_cert is None else "https"
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return discovery.routes(f"{scheme}://{host}:{config.port}")
+
+
+async def _media(config: Config, store: Store) -> Repository:
+    return await Repository.open(
+        store, config.data / "media", server_name=config.server_name, clock=clock,
+        limits=MediaLimits(upload_bytes=config.upload_limit), unauthenticated=config.profile.legacy_media,
+    )
+
+
+class Rooms:
+    """Floor 2a, rooms: the writing side, the caches that follow it, and what reads."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config = config
+        self._store = store
+        self.heads = Heads(store)
+        self.members = Members(store, config.server_name)
+        self.live = Live(store.changes.position)
+        ledger = Ledger(store)
+        for listener in (self.heads.committed, self.members.add, self.live.add):
+            ledger.listen(listener)
+        key = signing_key(config.data / "signing.key")
+        self.author = Author(store, self.heads, ledger, key, config.server_name, clock, no_further_rules)
+        profile = config.profile
+        self.founding = Founding(profile.creatable_versions, profile.default_version, profile.public_rooms, room_id)
+        self.typing = Typing(clock())
+        self.search = Search(store)
+
+    async def leave_all(self, user_id: UserId) -> None:
+        """Take a closed account out of every room (see `accounts.account.Rooms`)."""
+        await leave.leave_all(self.author, self.members, user_id)
+
+    async def profile_changed(self, user_id: UserId) -> None:
+        """Show a changed face in every room (see `accounts.profile.ProfileChanged`)."""
+        await profiles.profile_changed(self.author, self.members, user_id)
+
+    def routes(self) -> list[Route]:
+        """Return the operations on rooms; the one that a client calls most comes first."""
+        store, server = self._store, self._config.server_name
+        return [
+            *send.routes(self.author),
+            *membership.routes(self.author, self.members),
+            *rooms_door.routes(self.author, self.founding),
+            *receipts.routes(store, self.typing, clock),
+            *timeline.routes(store, clock),
+            *state_reading.routes(store, clock),
+            *relations.routes(store, clock),
+            *spaces.routes(store),
+            *search.routes(self.search, clock),
+            *directory.routes(store, server, self._config.profile.public_rooms, clock),
+            *user_directory.routes(store, server),
+            *reports.routes(store, clock),
+        ]
+
+
+class People:
+    """Floor 2a, accounts: who may come in, with which devices, keys and data."""
+
+    def __init__(self, config: Config, store: Store, rooms: Rooms) -> None:
+        server = config.server_name
+        self.limits = Limits(clock, RATES if config.rate_limits else None)
+        self.passwords = Passwords()
+        self.tokens = Tokens(store, clock)
+        self.uia = Uia(store, clock, server, self.passwords, self.limits)
+        rules = Rules(open=config.open_registration, secret=config.registration_secret)
+        self.registration = Registration(store, clock, server, rules, self.passwords, self.tokens, self.uia)
+        self.log_ins = LogIns(store, clock, server, self.passwords, self.tokens, self.uia, self.limits)
+        self.devices = Devices(store, self.tokens, self.uia)
+        self.accounts = Accounts(
+            store, self.passwords, self.tokens, self.uia, self.devices, self.registration, rooms=rooms
+        )
+        self.profiles = Profiles(store, server, rooms.profile_changed)
+        self.account_data = AccountData(store)
+        self.keys = KeyServer(store, server)
+        self.cross_signing = CrossSigning(store, self.uia)
+        self.backups = KeyBackups(store)
+        self.to_device = ToDevice(store, clock, server)
+        self.dehydrated = Dehydrated(store, clock, self.devices)
+        self.openid = OpenId(store, clock)
+
+    def routes(self) -> list[Route]:
+        """Return the operations on accounts."""
+        return []
