@@ -1,10 +1,10 @@
 """Events as clients see them.
 
 A client gets an event without the fields that only servers need (hashes, signatures, edges, depth). `Encoded` keeps the
-finished bytes of that form, so that a message is serialised once and shared by everybody who syncs it; only what depends
-on the moment and on the reader goes between: `unsigned`.
+finished bytes of that form, so that a message is serialised once and shared by everybody who syncs it; only what
+depends on the moment and on the reader goes between: `unsigned`.
 
-Source: client-server API, "Room event format" and "Types of room events"; `unsigned` in the definition of `ClientEvent`.
+Source: client-server API, "Room event format" and "Types of room events"; `unsigned` in `ClientEvent`.
 """
 
 from __future__ import annotations

@@ -19,22 +19,39 @@ import msgspec
 import orjson
 
 from appliance.matrix.canonical import MAX_INTEGER, Json, check_canonical, encode
-from appliance.matrix.errors import BadJson, MatrixError, TooLarge
-from appliance.matrix.ids import EventId, RoomId, ServerName, UserId, fits, is_room_id, is_user_id, server_of
+from appliance.matrix.errors import BadJson, TooLarge
+from appliance.matrix.ids import EventId, RoomId, ServerName, UserId, is_user_id, server_of
+from appliance.matrix.pdu_form import (
+    MAX_AUTH_EVENTS,
+    MAX_EVENT_BYTES,
+    MAX_PREV_EVENTS,
+    BadEvent,
+    check_format,
+    check_lengths,
+)
 from appliance.matrix.signing import SigningKey, decode_base64, encode_base64, merge_signature, sign_json
 from appliance.matrix.versions import RoomVersion
 
-MAX_EVENT_BYTES: Final = 65536
-"""Largest event in canonical form, signatures included."""
-MAX_PREV_EVENTS: Final = 20
-MAX_AUTH_EVENTS: Final = 10
+__all__ = [
+    "MAX_AUTH_EVENTS",
+    "MAX_EVENT_BYTES",
+    "MAX_PREV_EVENTS",
+    "BadEvent",
+    "Event",
+    "build",
+    "content_hash",
+    "content_hash_matches",
+    "countersign",
+    "event_id_of",
+    "parse",
+    "pruned",
+    "redact",
+    "signers",
+    "stored",
+]
 
 _UNHASHED: Final = frozenset({"unsigned", "signatures", "hashes"})
 _NOTHING: Final[frozenset[str]] = frozenset()
-
-
-class BadEvent(BadJson):
-    """A PDU that does not have the form its room version prescribes; it is dropped."""
 
 
 class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -123,7 +140,7 @@ def build(
         pdu["state_key"] = state_key
     if redacts is not None and not version.modern_redactions:
         pdu["redacts"] = redacts
-    _check_lengths(pdu, TooLarge)
+    check_lengths(pdu, TooLarge)
     return _seal(pdu, version, unsigned, signer, server)
 
 
@@ -156,8 +173,8 @@ def parse(pdu: Mapping[str, Json], version: RoomVersion) -> Event:
         raise BadEvent(error.message) from error
     if len(raw) > MAX_EVENT_BYTES:
         raise BadEvent(f"The event is larger than {MAX_EVENT_BYTES} bytes")
-    _check_format(pdu, version)
-    _check_lengths(pdu, BadEvent)
+    check_format(pdu, version)
+    check_lengths(pdu, BadEvent)
     return _event(event_id_of(pdu, version), pdu, version, raw)
 
 
@@ -191,42 +208,6 @@ def _event(event_id: EventId, pdu: Mapping[str, Any], version: RoomVersion, raw:
         version,
         raw,
     )
-
-
-def _check_lengths(pdu: Mapping[str, Json], error: type[MatrixError]) -> None:
-    for name in ("type", "state_key", "sender", "room_id", "redacts"):
-        value = pdu.get(name)
-        if isinstance(value, str) and not fits(value):
-            raise error(f"{name} is longer than 255 bytes")
-    for name, most in (("prev_events", MAX_PREV_EVENTS), ("auth_events", MAX_AUTH_EVENTS)):
-        if len(cast("list[str]", pdu[name])) > most:
-            raise error(f"more than {most} {name}")
-
-
-def _check_format(pdu: Mapping[str, Json], version: RoomVersion) -> None:
-    """Raise `BadEvent` unless every field has the type and grammar of the room version's PDU schema."""
-    if not isinstance(pdu.get("type"), str) or not is_user_id(pdu.get("sender")):
-        raise BadEvent("The event has no type or no valid sender")
-    if "state_key" in pdu and not isinstance(pdu["state_key"], str):
-        raise BadEvent("state_key is not a string")
-    if not (version.room_id_is_hash and pdu["type"] == "m.room.create") and not is_room_id(pdu.get("room_id")):
-        raise BadEvent("The event has no valid room_id")
-    for name in ("content", "hashes", "signatures"):
-        if not isinstance(pdu.get(name), dict):
-            raise BadEvent(f"{name} is not an object")
-    if "unsigned" in pdu and not isinstance(pdu["unsigned"], dict):
-        raise BadEvent("unsigned is not an object")
-    for name in ("origin_server_ts", "depth"):
-        if type(pdu.get(name)) is not int:
-            raise BadEvent(f"{name} is not an integer")
-    if cast("int", pdu["depth"]) < 0:
-        raise BadEvent("depth is negative")
-    for name in ("prev_events", "auth_events"):
-        entries = pdu.get(name)
-        if not isinstance(entries, list) or not all(isinstance(entry, str) and fits(entry) for entry in entries):
-            raise BadEvent(f"{name} is not a list of event ids")
-    if not isinstance(cast("Mapping[str, Json]", pdu["hashes"]).get("sha256"), str):
-        raise BadEvent("The event has no sha256 hash")
 
 
 def redact(pdu: Mapping[str, Json], version: RoomVersion) -> dict[str, Json]:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from appliance.matrix import signing, versions
 from appliance.matrix.canonical import MAX_INTEGER, Json, decode_object
-from appliance.matrix.errors import BadJson, TooLarge
+from appliance.matrix.errors import BadJson, TooLarge, UnsupportedRoomVersion
 from appliance.matrix.event import (
     BadEvent,
+    build,
     content_hash,
     content_hash_matches,
     countersign,
@@ -26,7 +27,7 @@ from appliance.matrix.event import (
     signers,
     stored,
 )
-from appliance.matrix.ids import ServerName
+from appliance.matrix.ids import EventId, RoomId, ServerName
 from tests.matrix.room import ALICE, BOB, KEY, make
 from tests.matrix.test_canonical import texts, values
 from tests.matrix.test_signing import KEY as VECTOR_KEY
@@ -286,3 +287,28 @@ def test_any_object_is_a_pdu_or_refused(pdu: dict[str, Json]) -> None:
             parse({**MINIMAL, **pdu}, versions.get(name))
         except BadEvent as refusal:
             assert refusal.errcode == "M_BAD_JSON"
+
+
+def test_older_redactions_are_built_with_their_target_outside() -> None:
+    for name, version in versions.KNOWN.items():
+        event = build(
+            version, room_id=RoomId("!r:a.example"), type="m.room.redaction", sender=ALICE, state_key=None,
+            content={"reason": "x"}, origin_server_ts=1, depth=1, prev_events=[], auth_events=[],
+            redacts=EventId("$target"), unsigned={"note": 1}, signer=KEY, server=ServerName("a.example"),
+        )  # fmt: skip
+        assert event.redacts == "$target"
+        assert ("redacts" in event.pdu) is (int(name) < 11)
+        assert ("redacts" in event.content) is (int(name) >= 11)
+        assert event.pdu["unsigned"] == {"note": 1} and parse(event.pdu, version).event_id == event.event_id
+
+
+@pytest.mark.parametrize("claimed", [None, {}, {"sha256": 5}, {"sha256": "!"}, {"sha256": ""}, [], "x"])
+def test_a_broken_content_hash_matches_nothing(claimed: Json) -> None:
+    assert not content_hash_matches({**MINIMAL, "hashes": claimed})
+
+
+def test_unknown_room_versions() -> None:
+    assert versions.get("11").name == "11" and repr(versions.get("11")) == "RoomVersion(11)"
+    for name in ("", "5", "13", "org.example"):
+        with pytest.raises(UnsupportedRoomVersion):
+            versions.get(name)
