@@ -26,6 +26,7 @@ CALLED = (
     (re.compile(r"[(/]nacl/"), "signing"),
     (re.compile(r"[(/](?:json|orjson|msgspec)/"), "JSON"),
 )
+IDLE = re.compile(r"(?:select|wait|acquire) \([^()]*(?:selectors|threading)\.py:\d+\)$")
 OURS = re.compile(r"\((?:[^()]*/)?(appliance/[\w/]+)\.py:\d+\)")
 
 
@@ -47,6 +48,8 @@ def shares(raw: str, least: float = 0.01) -> tuple[dict[str, float], int]:
     counts: collections.Counter[str] = collections.Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
+        if IDLE.search(stack):
+            continue
         counts[part_of(stack)] += int(count)
     total = sum(counts.values())
     large = {part: count / total for part, count in counts.most_common() if count / total >= least}
