@@ -7,6 +7,7 @@ that holds matrix-synapse, and `homeserver()` gives that one instead.
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import json
 import os
@@ -110,7 +111,14 @@ class _Process:
         self.process.kill()
         self.process.wait()
 
+    def _leave_nothing_behind(self) -> None:
+        """A test run that ends badly must not leave a server on the machine."""
+        if self.process.poll() is None:
+            self.kill()
+
     def _spawn(self, command: Sequence[str], stdout: int | IO[bytes], log: IO[bytes]) -> None:
+        if self._process is None:
+            atexit.register(self._leave_nothing_behind)
         self._process = subprocess.Popen(command, cwd=REPO, stdout=stdout, stderr=log, stdin=subprocess.DEVNULL)
 
 
