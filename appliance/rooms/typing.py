@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from appliance.store.events import Row
+
 DEFAULT_MS: Final = 30_000
 MAX_MS: Final = 120_000
 MAX_PER_ROOM: Final = 500
@@ -19,7 +21,10 @@ MAX_PER_ROOM: Final = 500
 
 
 class Typing:
-    """The people typing in every room. `on_change` is called with the room id after every change."""
+    """The people typing in every room. `on_change` is called with the room id after every change.
+
+    `committed` wants to be told of every event (`Ledger.listen`).
+    """
 
     def __init__(self, start_ms: int, on_change: Callable[[str], None] | None = None) -> None:
         self._position = start_ms
@@ -60,6 +65,16 @@ class Typing:
         """The user no longer types: they said so, left, or sent what they typed."""
         if user_id in self._rooms.get(room_id, ()):
             self.set(room_id, user_id, 0)
+
+    def committed(self, row: Row, pruned_id: str | None) -> None:
+        """Follow the timeline: whoever has sent what they typed, or has left, no longer types."""
+        event = row.event
+        if event.room_id not in self._rooms:
+            return
+        if event.type in ("m.room.message", "m.room.encrypted"):
+            self.stop(event.room_id, event.sender)
+        elif event.type == "m.room.member" and event.content.get("membership") != "join":
+            self.stop(event.room_id, event.state_key or "")
 
     def close(self) -> None:
         """Cancel every timer."""

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from appliance.matrix import event as matrix_event
+from appliance.matrix import signing, versions
 from appliance.matrix.errors import Forbidden, InvalidParam, MatrixError, NotFound
-from appliance.matrix.ids import RoomId
+from appliance.matrix.ids import RoomId, ServerName, UserId
 from appliance.matrix.requester import Requester
 from appliance.rooms import directory, hierarchy, invite, leave, state_reading, summary, user_directory
 from appliance.rooms.directory import Listing
 from appliance.rooms.hierarchy import Walk
-from appliance.store import accounts, profiles
+from appliance.store import accounts, events, profiles, rooms
 from appliance.store.profiles import Profile
+from appliance.store.writer import Tx
 from tests.rooms.reading import put_state
 from tests.world.rooms import SERVER, Ward, ward
 
@@ -197,6 +200,37 @@ async def test_children_have_the_specified_order_and_can_be_suggested(tmp_path: 
         assert await _walk(w, ada, space) == [space, rooms[3], rooms[2], rooms[1], rooms[0], rooms[4]]
         await put_state(w, ada, space, "m.space.child", {"via": [SERVER], "suggested": True}, rooms[1])
         assert await _walk(w, ada, space, suggested_only=True) == [space, rooms[1]]
+
+
+def _arrive(tx: Tx, room_id: str, name: str) -> None:
+    """Let a person of another server be in a room."""
+    room = rooms.find(tx, room_id)
+    assert room is not None
+    user_id, server = UserId("@remote:other.example"), ServerName("other.example")
+    event = matrix_event.build(
+        versions.get(room.version), room_id=room.room_id, type="m.room.member", sender=user_id, state_key=user_id,
+        content={"membership": "join", "displayname": name}, origin_server_ts=1, depth=99, prev_events=[],
+        auth_events=[], signer=signing.generate("x", b"\1" * 32), server=server,
+    )  # fmt: skip
+    events.append(tx, room.rid, events.New(event))
+
+
+async def test_people_of_other_servers_are_found_where_one_could_meet_them(tmp_path: Path) -> None:
+    async with ward(tmp_path) as w:
+        ada, ben = await w.person("ada"), await w.person("ben")
+        room_id = await w.room(ada, "public_chat")
+        await w.store.write(_arrive, room_id, "Ørsted")
+
+        async def found(who: Requester, term: str) -> list[dict[str, str]]:
+            return (await w.store.read(user_directory.search, who.user_id, SERVER, term, 10))["results"]
+
+        shown = [{"user_id": "@remote:other.example", "display_name": "Ørsted"}]
+        assert await found(ada, "ørst") == await found(ada, "remote") == shown
+        assert await found(ben, "ørst") == []
+        await w.store.write(directory.set_visibility, ada, room_id, True)
+        assert await found(ben, "ørst") == shown
+        await w.store.write(directory.add, ada, ALIAS, room_id, 1)
+        assert (await w.store.read(directory.resolve, ALIAS, SERVER))["servers"] == [SERVER, "other.example"]
 
 
 async def test_people_are_found_by_the_beginning_of_their_names(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from appliance.matrix.errors import Forbidden, InvalidParam, LimitExceeded, NotFound
 from appliance.matrix.requester import Requester
-from appliance.rooms import receipts, reports, typing
+from appliance.rooms import leave, receipts, reports, typing
 from appliance.rooms.receipts import Markers
 from appliance.rooms.typing import Typing
 from appliance.store import account_data, rooms
@@ -136,6 +136,22 @@ async def test_typing_ends_by_itself_and_tells_of_changes_only(monkeypatch: pyte
     people.set("!r", "@a", 1000)
     people.close()
     assert people.users("!r") == []
+
+
+async def test_who_has_sent_or_left_no_longer_types(tmp_path: Path) -> None:
+    async with ward(tmp_path) as w:
+        ada, ben = await w.person("ada"), await w.person("ben")
+        room_id = await w.room(ada, "public_chat")
+        await w.join(ben, room_id)
+        people = Typing(1)
+        w.ledger.listen(people.committed)
+        people.set(room_id, ada.user_id, 60_000)
+        people.set(room_id, ben.user_id, 60_000)
+        await w.say(ada, room_id, "done")
+        assert people.users(room_id) == [ben.user_id]
+        await leave.leave(w.author, w.members, ben, room_id)
+        assert people.users(room_id) == []
+        people.close()
 
 
 async def test_reports_are_kept_for_somebody_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,10 @@ TERM_LIMIT = 255
 
 def routes(store: Store, server: ServerName, public_rooms: bool, clock: Callable[[], int]) -> list[Route]:
     """Return the operations on aliases and published rooms; `public_rooms` is the profile's word on the latter."""
+    return [*_aliases(store, server, clock), *_published(store, server, public_rooms)]
 
+
+def _aliases(store: Store, server: ServerName, clock: Callable[[], int]) -> list[Route]:
     async def get_alias(call: Call) -> dict[str, Any]:
         return await store.read(directory.resolve, _alias(call), server)
 
@@ -37,6 +40,15 @@ def routes(store: Store, server: ServerName, public_rooms: bool, clock: Callable
         await store.write(directory.remove, call.requester, _alias(call))
         return {}
 
+    path = CLIENT + "/directory/room/{alias}"
+    return [
+        Route("GET", path, get_alias, Access.NONE),
+        Route("PUT", path, put_alias),
+        Route("DELETE", path, delete_alias),
+    ]
+
+
+def _published(store: Store, server: ServerName, public_rooms: bool) -> list[Route]:
     async def get_visibility(call: Call) -> dict[str, Any]:
         return await store.read(directory.visibility, room(call))
 
@@ -57,11 +69,8 @@ def routes(store: Store, server: ServerName, public_rooms: bool, clock: Callable
         _local(call, server)
         return await store.read(directory.published, _listing(await call.json(optional=True)))
 
-    alias, listed = CLIENT + "/directory/room/{alias}", CLIENT + "/directory/list/room/{room_id}"
+    listed = CLIENT + "/directory/list/room/{room_id}"
     return [
-        Route("GET", alias, get_alias, Access.NONE),
-        Route("PUT", alias, put_alias),
-        Route("DELETE", alias, delete_alias),
         Route("GET", listed, get_visibility, Access.NONE),
         Route("PUT", listed, put_visibility),
         Route("GET", CLIENT + "/publicRooms", get_published, Access.NONE if public_rooms else Access.USER),
