@@ -120,12 +120,12 @@ def signature_of(obj: Mapping[str, Json], server: str, key_id: str) -> bytes:
     text = entry.get(key_id) if isinstance(entry, Mapping) else None
     if not isinstance(text, str):
         raise BadSignature(f"No signature by {server} with {key_id}")
-    return _decoded(text, _SIGNATURE_BYTES)
+    return _decoded(text)
 
 
 def verify_bytes(message: bytes, signature: bytes, verify_key: bytes | str) -> None:
     """Check a detached signature over bytes; `BadSignature` when it does not hold."""
-    key = _decoded(verify_key, _KEY_BYTES) if isinstance(verify_key, str) else verify_key
+    key = _decoded(verify_key) if isinstance(verify_key, str) else verify_key
     if len(key) != _KEY_BYTES or len(signature) != _SIGNATURE_BYTES:
         raise BadSignature("The key or the signature has the wrong length")
     try:
@@ -134,11 +134,8 @@ def verify_bytes(message: bytes, signature: bytes, verify_key: bytes | str) -> N
         raise BadSignature("The signature does not match") from error
 
 
-def _decoded(text: str, length: int) -> bytes:
+def _decoded(text: str) -> bytes:
     try:
-        raw = decode_base64(text)
+        return decode_base64(text)
     except ValueError as error:
         raise BadSignature("The key or the signature is not base64") from error
-    if len(raw) != length:
-        raise BadSignature("The key or the signature has the wrong length")
-    return raw

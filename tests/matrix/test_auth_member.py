@@ -68,6 +68,8 @@ JOIN = [
          state={member(ALICE): None, **rule("invite")}),
     case("another first", {6: "4.2.6", 8: "4.3.7", 12: "5.3.7"}, DAVE, "join", DAVE, prev="create",
          state=rule("invite")),
+    case("additional creator first", {12: "5.3.7"}, DAVE, "join", DAVE, prev="create",
+         state={("m.room.create", ""): {"additional_creators": [DAVE]}, **rule("invite")}),
     case("for another", {6: "4.2.2", 8: "4.3.2", 12: "5.3.2"}, ALICE, "join", DAVE),
     case("banned", {6: "4.2.3", 8: "4.3.3", 12: "5.3.3"}, DAVE, "join", DAVE, state=is_(dave="ban")),
     case("banned though public rule is missing", {6: "4.2.3", 8: "4.3.3", 12: "5.3.3"}, DAVE, "join", DAVE,
@@ -122,6 +124,7 @@ LEAVE = [
     case("kick of an equal", {6: "4.4.5", 8: "4.5.5", 12: "5.5.5"}, BOB, "leave", CAROL, state=MODERATE),
     case("kick of the creator", {6: "4.4.5", 8: "4.5.5", 12: "5.5.5"}, BOB, "leave", ALICE),
     case("unban", OK, ALICE, "leave", DAVE, state=is_(dave="ban")),
+    case("unban with just enough", OK, BOB, "leave", DAVE, state=is_(dave="ban")),
     case("unban without the ban level", {6: "4.4.3", 8: "4.5.3", 12: "5.5.3"}, BOB, "leave", DAVE,
          state={**MODERATE, **is_(dave="ban")}),
 ]  # fmt: skip

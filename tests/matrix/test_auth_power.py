@@ -77,6 +77,7 @@ SCALARS = [
         for name in NAMES if name != "users_default"
     ),
     change("unchanged however high", NO_RULE, {"ban": 99, "kick": 99}, {"ban": 99, "kick": 99}),
+    change("true is not one", numbers("9.3", "9.1", "10.1"), {"ban": 1}, {"ban": True}),
     change("the same as text", {6: None, 10: "9.1", 12: "10.1"}, {"ban": 99}, {"ban": "99"}),
 ]  # fmt: skip
 MAPS = [
@@ -159,7 +160,8 @@ def test_creators() -> None:
 @pytest.mark.parametrize(
     ("value", "older", "newer"),
     [(5, 5, 5), (-5, -5, -5), ("100", 100, None), ("000100", 100, None), ("+100", 100, None), ("-100", -100, None),
-     (" 00100 ", 100, None), (" -100 ", -100, None), ("0", 0, None), ("", None, None), ("- 1", None, None),
+     (" 00100 ", 100, None), (" -100 ", -100, None), ("0", 0, None),
+     ("0" * 300 + "7", 7, None), ("", None, None), ("- 1", None, None),
      ("1_000", None, None), ("1.0", None, None), ("٣", None, None), ("9" * 400, None, None), (True, None, None),
      (None, None, None), ([], None, None), (1.0, None, None)],
 )  # fmt: skip

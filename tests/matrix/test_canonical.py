@@ -89,8 +89,9 @@ def test_depth_is_counted_not_guessed() -> None:
     assert canonical.decode(many) == json.loads(many)
     brackets = json.dumps({"body": "[{" * 200}).encode()
     assert canonical.decode(bytearray(brackets)) == canonical.decode(memoryview(brackets))
-    with pytest.raises(NotJson):
-        canonical.decode("[" * 65 + "]" * 65)
+    for text in ("[" * 65 + "]" * 65, '{"a":' * 65 + "1" + "}" * 65):
+        with pytest.raises(NotJson):
+            canonical.decode(text)
 
 
 def test_objects_only() -> None:
