@@ -13,6 +13,7 @@ from appliance.matrix import event as matrix_event
 from appliance.matrix.requester import Requester
 from appliance.matrix.tokens import timeline_token
 from appliance.rooms.access import reader
+from appliance.rooms.relations import THREAD
 from appliance.rooms.render import Renderer
 from appliance.rooms.timeline import LAST
 from appliance.store import events, relations
@@ -36,7 +37,8 @@ class Wanted:
 def listing(rx: Rx, requester: Requester, room_id: str, wanted: Wanted, now: int) -> dict[str, Any]:
     """Return a page of thread roots with their summaries; raises `Forbidden`.
 
-    A root sent by somebody the requester ignores is shown without its content.
+    A root sent by somebody the requester ignores is shown without its content; a thread in which they see nothing but
+    the root is left out.
     """
     access = reader(rx, requester.user_id, room_id)
     rid = access.room.rid
@@ -52,7 +54,8 @@ def listing(rx: Rx, requester: Requester, room_id: str, wanted: Wanted, now: int
             break
         upto = threads[-1][1] - 1
         end = upto if looked_at + MAX_LIMIT >= MAX_SCAN else None
-    result: dict[str, Any] = {"chunk": renderer.render(found)}
+    shown = renderer.render(found)
+    result: dict[str, Any] = {"chunk": [event for event in shown if THREAD in event["unsigned"].get("m.relations", {})]}
     if end is not None:
         result["next_batch"] = timeline_token(end)
     return result

@@ -69,7 +69,7 @@ class Site:
 
 
 @asynccontextmanager
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def site(tmp_path: Path, anonymous: bool = True, public_rooms: bool = True) -> AsyncIterator[Site]:
     async with ward(tmp_path) as w:
         people = {name: await w.person(name, name.title()) for name in ("ada", "ben")}
         for person in people.values():
@@ -85,11 +85,13 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         root = await w.say(ada, room_id, "root")
         child = await relate(w, ada, room_id, root, "m.thread", "child")
         typing = Typing(1)
+        store, clock = w.store, w.clock
         routes = [
-            *timeline.routes(w.store, w.clock), *state_reading.routes(w.store, w.clock),
-            *relations.routes(w.store, w.clock), *spaces.routes(w.store), *search.routes(Search(w.store), w.clock),
-            *directory.routes(w.store, SERVER, True, w.clock), *user_directory.routes(w.store, SERVER),
-            *receipts.routes(w.store, typing, w.clock), *reports.routes(w.store, w.clock),
+            *timeline.routes(store, clock), *state_reading.routes(store, clock), *relations.routes(store, clock),
+            *spaces.routes(store, anonymous=anonymous), *search.routes(Search(store), clock),
+            *directory.routes(store, SERVER, public_rooms, clock, anonymous=anonymous),
+            *user_directory.routes(store, SERVER), *receipts.routes(store, typing, clock),
+            *reports.routes(store, clock),
         ]  # fmt: skip
         server = TestServer(Surface(authenticate, lambda kind, key: None).application(routes))
         await server.start_server()
@@ -305,6 +307,17 @@ async def test_bad_requests_outside_of_rooms(tmp_path: Path) -> None:
         for method, path, body, expected in BAD_OUTSIDE:
             status, answer = await s.call("ada", method, V3 + path, body)
             assert f"{status} {answer.get('errcode')}" == expected, (path, answer)
+
+
+async def test_a_closed_house_shows_its_directory_to_its_own_people_only(tmp_path: Path) -> None:
+    async with site(tmp_path, anonymous=False, public_rooms=False) as s:
+        summary = f"{V1}/room_summary/{quote(s.room_id, safe='')}"
+        assert [(await s.call(None, "GET", path))[0] for path in (V3 + "/publicRooms", summary)] == [401, 401]
+        assert [(await s.call("ben", "GET", path))[0] for path in (V3 + "/publicRooms", summary)] == [200, 200]
+        listed = f"{V3}/directory/list/room/{quote(s.room_id, safe='')}"
+        status, answer = await s.call("ada", "PUT", listed, {"visibility": "public"})
+        assert (status, answer["errcode"]) == (403, "M_FORBIDDEN")
+        assert (await s.call("ada", "PUT", listed, {"visibility": "private"}))[0] == 200
 
 
 async def test_typing_and_leaving(tmp_path: Path) -> None:

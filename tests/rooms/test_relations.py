@@ -203,6 +203,8 @@ async def test_threads_are_listed_by_their_latest_event(tmp_path: Path) -> None:
         await _ignore(w, ben, ada)
         page = await w.store.read(threads.listing, ben, room_id, threads.Wanted(limit=1), NOW)
         assert [event["content"] for event in page["chunk"]] == [{}], "roots of ignored people come without content"
+        everything = await w.store.read(threads.listing, ben, room_id, threads.Wanted(), NOW)
+        assert [event["event_id"] for event in everything["chunk"]] == [roots[1]], "the other threads are empty for ben"
         await leave.leave(w.author, w.members, ben, room_id)
         await relate(w, ada, room_id, roots[0], "m.thread", "later")
         assert (await listed(ada))[0] == roots[0]

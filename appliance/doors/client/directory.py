@@ -19,9 +19,16 @@ CLIENT = "/_matrix/client/v3"
 TERM_LIMIT = 255
 
 
-def routes(store: Store, server: ServerName, public_rooms: bool, clock: Callable[[], int]) -> list[Route]:
-    """Return the operations on aliases and published rooms; `public_rooms` is the profile's word on the latter."""
-    return [*_aliases(store, server, clock), *_published(store, server, public_rooms)]
+def routes(
+    store: Store, server: ServerName, public_rooms: bool, clock: Callable[[], int], *, anonymous: bool = False
+) -> list[Route]:
+    """Return the operations on aliases and published rooms.
+
+    `public_rooms` says whether rooms may be published, `anonymous` whether the listing is for everybody on the network
+    or only for people with an account (which is what a hospital wants).
+    """
+    listing = Access.NONE if anonymous else Access.USER
+    return [*_aliases(store, server, clock), *_published(store, server, public_rooms, listing)]
 
 
 def _aliases(store: Store, server: ServerName, clock: Callable[[], int]) -> list[Route]:
@@ -48,7 +55,7 @@ def _aliases(store: Store, server: ServerName, clock: Callable[[], int]) -> list
     ]
 
 
-def _published(store: Store, server: ServerName, public_rooms: bool) -> list[Route]:
+def _published(store: Store, server: ServerName, public_rooms: bool, access: Access) -> list[Route]:
     async def get_visibility(call: Call) -> dict[str, Any]:
         return await store.read(directory.visibility, room(call))
 
@@ -73,7 +80,7 @@ def _published(store: Store, server: ServerName, public_rooms: bool) -> list[Rou
     return [
         Route("GET", listed, get_visibility, Access.NONE),
         Route("PUT", listed, put_visibility),
-        Route("GET", CLIENT + "/publicRooms", get_published, Access.NONE if public_rooms else Access.USER),
+        Route("GET", CLIENT + "/publicRooms", get_published, access),
         Route("POST", CLIENT + "/publicRooms", post_published),
     ]
 

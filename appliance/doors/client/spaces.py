@@ -14,8 +14,13 @@ from appliance.store.database import Store
 UNSTABLE = "/_matrix/client/unstable/im.nheko.summary"
 
 
-def routes(store: Store) -> list[Route]:
-    """Return the operations that describe rooms to people who are not in them."""
+def routes(store: Store, *, anonymous: bool = False) -> list[Route]:
+    """Return the operations that describe rooms to people who are not in them.
+
+    `anonymous` says whether summaries of open rooms are for everybody on the network, or only for people with an
+    account.
+    """
+    access = Access.OPTIONAL if anonymous else Access.USER
 
     async def tree(call: Call) -> dict[str, Any]:
         walk = Walk(
@@ -34,8 +39,8 @@ def routes(store: Store) -> list[Route]:
 
     return [
         Route("GET", ROOM_V1 + "/hierarchy", tree),
-        Route("GET", "/_matrix/client/v1/room_summary/{room}", preview, Access.OPTIONAL),
+        Route("GET", "/_matrix/client/v1/room_summary/{room}", preview, access),
         # Element X and others ask where the proposal had it (MSC3266).
-        Route("GET", UNSTABLE + "/summary/{room}", preview, Access.OPTIONAL),
-        Route("GET", UNSTABLE + "/rooms/{room}/summary", preview, Access.OPTIONAL),
+        Route("GET", UNSTABLE + "/summary/{room}", preview, access),
+        Route("GET", UNSTABLE + "/rooms/{room}/summary", preview, access),
     ]
