@@ -119,10 +119,10 @@ class Author:
             async with head.lock:
                 if head.broken:
                     continue
+                event = await self._build(head, draft)
                 repeated = await self._in_force(head, draft)
                 if repeated is not None:
                     return repeated
-                event = await self._build(head, draft)
                 future = self._append(head, event, draft, ticket)
             try:
                 return (await future).event.event_id
@@ -133,7 +133,7 @@ class Author:
         raise Unknown("The room is too busy at the moment; nothing was sent. Try again.", status=503)
 
     async def _in_force(self, head: Head, draft: Draft) -> EventId | None:
-        """Return the event that already says what the draft says, if the sender may say it at all."""
+        """Return the event that already says what the draft says. Asked after the rules allowed it to be said again."""
         if draft.state_key is None:
             return None
         event_id = head.state.get((draft.type, draft.state_key))
