@@ -165,14 +165,10 @@ def _highlights(term: str) -> list[str]:
 
 def _searched(rx: Rx, user_id: str, wanted: RoomEventFilter) -> list[int]:
     """Return the rooms to look in: those the user is or was in, unless forgotten, encrypted or filtered out."""
-    encrypted = search.encrypted(rx)
-    mine = [
-        member
-        for member in rooms.memberships(rx, user_id)
-        if not member.forgotten and member.rid not in encrypted and wanted.wants_room(member.room_id)
-    ]
+    mine = [m for m in rooms.memberships(rx, user_id) if not m.forgotten and wanted.wants_room(m.room_id)]
+    encrypted = search.encrypted(rx, [member.rid for member in mine])
     newest_first = sorted(mine, key=lambda member: member.pos, reverse=True)
-    return [member.rid for member in newest_first[:MAX_ROOMS]]
+    return [member.rid for member in newest_first if member.rid not in encrypted][:MAX_ROOMS]
 
 
 def _question(wish: Wish, words: str, rids: Sequence[int]) -> Question:

@@ -99,7 +99,7 @@ def foreign_people(
         "UNION SELECT rid FROM public_room) "
         "SELECT m.user_id, json_extract(CAST(e.json AS TEXT), '$.content.displayname'), "
         "json_extract(CAST(e.json AS TEXT), '$.content.avatar_url') "
-        "FROM open JOIN membership m ON m.rid=open.rid AND m.membership='join' JOIN event e ON e.eid=m.eid "
+        "FROM open CROSS JOIN membership m ON m.rid=open.rid AND m.membership='join' JOIN event e ON e.eid=m.eid "
         "WHERE substr(m.user_id, instr(m.user_id, ':') + 1) <> ?2 LIMIT ?3",
         (user_id, server, limit),
     )

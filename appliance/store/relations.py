@@ -2,6 +2,9 @@
 
 Rows of `relation` (see events.py) are written when an event is appended and stay for ever; an event that was redacted
 no longer relates to anything, so every question here leaves those out, together with what clients may not see.
+
+A plus before a column (`+rid=?`) keeps SQLite from choosing that column's index: the children of a few parents are found
+by parent, never by walking through all relations of a room.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ def kinds(rx: Rx | Tx, rid: int, parents: Sequence[str], rel_types: Sequence[str
         marks = ",".join("?" * len(chunk))
         sql = (
             "SELECT DISTINCT parent_id, rel_type FROM relation "
-            f"WHERE parent_id IN ({marks}) AND rid=? AND rel_type IN ({types})"
+            f"WHERE parent_id IN ({marks}) AND +rid=? AND +rel_type IN ({types})"
         )
         for parent, rel_type in rx.execute(sql, (*chunk, rid, *rel_types)):
             result.setdefault(parent, set()).add(rel_type)
@@ -54,7 +57,7 @@ def children(rx: Rx | Tx, rid: int, parents: Collection[str], wanted: Wanted) ->
     order = "DESC" if wanted.backwards else "ASC"
     sql = (
         f"SELECT DISTINCT e.eid, e.pos FROM relation r JOIN event e ON e.eid=r.eid "
-        f"WHERE r.parent_id IN ({marks}) AND r.rid=? AND {_LIVE} AND {conditions} ORDER BY e.pos {order} LIMIT ?"
+        f"WHERE r.parent_id IN ({marks}) AND +r.rid=? AND {_LIVE} AND {conditions} ORDER BY e.pos {order} LIMIT ?"
     )
     return [int(row[0]) for row in rx.execute(sql, (*parents, rid, *args, wanted.limit))]
 
@@ -79,7 +82,7 @@ def child_ids(rx: Rx | Tx, rid: int, parents: Sequence[str], limit: int) -> list
         marks = ",".join("?" * len(chunk))
         sql = (
             f"SELECT DISTINCT e.event_id FROM relation r JOIN event e ON e.eid=r.eid "
-            f"WHERE r.parent_id IN ({marks}) AND r.rid=? AND {_LIVE} LIMIT ?"
+            f"WHERE r.parent_id IN ({marks}) AND +r.rid=? AND {_LIVE} LIMIT ?"
         )
         found += [row[0] for row in rx.execute(sql, (*chunk, rid, limit - len(found)))]
         if len(found) >= limit:
@@ -94,7 +97,7 @@ def edits(rx: Rx | Tx, rid: int, parent: str, sender: str, type: str, limit: int
     """
     sql = (
         f"SELECT e.eid FROM relation r JOIN event e ON e.eid=r.eid "
-        f"WHERE r.parent_id=? AND r.rid=? AND r.rel_type='m.replace' AND r.sender=? AND r.type=? AND e.sk IS NULL "
+        f"WHERE r.parent_id=? AND +r.rid=? AND r.rel_type='m.replace' AND r.sender=? AND r.type=? AND e.sk IS NULL "
         f"AND {_LIVE} ORDER BY e.ts DESC, e.event_id DESC LIMIT ?"
     )
     return [int(row[0]) for row in rx.execute(sql, (parent, rid, sender, type, limit))]
@@ -104,7 +107,7 @@ def senders(rx: Rx | Tx, rid: int, parent: str, rel_type: str) -> dict[str, int]
     """Return how many children of one kind each sender has under the parent."""
     sql = (
         f"SELECT r.sender, count(*) FROM relation r JOIN event e ON e.eid=r.eid "
-        f"WHERE r.parent_id=? AND r.rid=? AND r.rel_type=? AND {_LIVE} GROUP BY r.sender"
+        f"WHERE r.parent_id=? AND +r.rid=? AND r.rel_type=? AND {_LIVE} GROUP BY r.sender"
     )
     return dict(rx.execute(sql, (parent, rid, rel_type)).fetchall())
 

@@ -122,10 +122,11 @@ def count(rx: Rx, question: Question, most: int) -> int:
     return int(rx.execute(sql, (question.expression, most)).fetchone()[0])
 
 
-def encrypted(rx: Rx) -> set[int]:
-    """Return the rooms that are end-to-end encrypted now."""
+def encrypted(rx: Rx, rids: Sequence[int]) -> set[int]:
+    """Return those of the rooms that are end-to-end encrypted now."""
     rows = rx.execute(
-        "SELECT c.rid FROM state_key k JOIN current_state c ON c.sk=k.sk WHERE k.type='m.room.encryption' "
-        "AND k.state_key=''"
+        "SELECT r.value FROM json_each(?) r CROSS JOIN current_state c ON c.rid=r.value AND c.sk="
+        "(SELECT sk FROM state_key WHERE type='m.room.encryption' AND state_key='')",
+        (orjson.dumps(list(rids)),),
     )
     return {int(row[0]) for row in rows}
