@@ -3,8 +3,8 @@
 Rows of `relation` (see events.py) are written when an event is appended and stay for ever; an event that was redacted
 no longer relates to anything, so every question here leaves those out, together with what clients may not see.
 
-A plus before a column (`+rid=?`) keeps SQLite from choosing that column's index: the children of a few parents are found
-by parent, never by walking through all relations of a room.
+A plus before a column (`+rid=?`) keeps SQLite from choosing that column's index: the children of a few parents are
+found by parent, never by walking through all relations of a room.
 """
 
 from __future__ import annotations

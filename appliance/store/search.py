@@ -1,10 +1,10 @@
 """The full-text index over unencrypted messages, room names and topics.
 
-One FTS5 row per event, under the event's eid: `body` is the text, `scope` two words that narrow a search down inside the
-index: `r<rid>` for the room and `kb`, `kn` or `kt` for body, name or topic. Accents and case do not matter.
+One FTS5 row per event, under the event's eid: `body` is the text, `scope` two words that narrow a search down inside
+the index: `r<rid>` for the room and `kb`, `kn` or `kt` for body, name or topic. Accents and case do not matter.
 
-The index follows the events with a cursor (`advance`), never in the transaction of a message. A redaction takes the text out
-when the cursor passes it; until then, every question here leaves redacted events out.
+The index follows the events with a cursor (`advance`), never in the transaction of a message. A redaction takes the
+text out when the cursor passes it; until then, every question here leaves redacted events out.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def find(rx: Rx, question: Question, limit: int) -> list[tuple[int, int, float]]
     order = "e.pos DESC" if question.recent else "score DESC, e.pos DESC"
     sql = (
         "SELECT e.eid, e.pos, -bm25(search_text, 0.0, 1.0) AS score FROM search_text JOIN event e "
-        f"ON e.eid=search_text.rowid WHERE search_text MATCH ? AND e.pos<? AND {_LIVE} ORDER BY {order} LIMIT ? OFFSET ?"
+        f"ON e.eid=search_text.rowid WHERE search_text MATCH ? AND e.pos<? AND {_LIVE} "
+        f"ORDER BY {order} LIMIT ? OFFSET ?"
     )
     return rx.execute(sql, (question.expression, question.before, limit, question.skip)).fetchall()
 

@@ -1,7 +1,8 @@
 """No question of the reading side walks through a whole table, however large the house grows.
 
 Every statement that the endpoints send is shown to the planner of SQLite; it may search the large tables by an index,
-never scan them. (The planner decides without statistics here, as in the house, so its answer does not depend on the data.)
+never scan them. (The planner decides without statistics here, as in the house, so its answer does not depend on the
+data.)
 """
 
 from __future__ import annotations
