@@ -30,9 +30,11 @@ from appliance.config import Config
 from appliance.doors.client import (
     directory,
     discovery,
+    login,
     media,
     membership,
     receipts,
+    register,
     relations,
     reports,
     search,
@@ -191,6 +193,7 @@ class People:
         self.passwords = Passwords()
         self.tokens = Tokens(store, clock)
         self.uia = Uia(store, clock, server, self.passwords, self.limits)
+        self._shared_secret = config.registration_secret is not None
         rules = Rules(open=config.open_registration, secret=config.registration_secret)
         self.registration = Registration(store, clock, server, rules, self.passwords, self.tokens, self.uia)
         self.log_ins = LogIns(store, clock, server, self.passwords, self.tokens, self.uia, self.limits)
@@ -209,4 +212,7 @@ class People:
 
     def routes(self) -> list[Route]:
         """Return the operations on accounts."""
-        return []
+        return [
+            *register.routes(self.registration, self._shared_secret),
+            *login.routes(self.log_ins, self.tokens, self.devices),
+        ]
