@@ -28,11 +28,18 @@ from appliance.accounts.tokens import Tokens
 from appliance.accounts.uia import Uia
 from appliance.config import Config
 from appliance.doors.client import (
+    account,
+    account_data,
+    backup,
+    devices,
     directory,
     discovery,
+    keys,
     login,
     media,
     membership,
+    openid,
+    profile,
     receipts,
     register,
     relations,
@@ -42,6 +49,7 @@ from appliance.doors.client import (
     spaces,
     state_reading,
     timeline,
+    to_device,
     user_directory,
 )
 from appliance.doors.client import rooms as rooms_door
@@ -188,7 +196,8 @@ class People:
     """Floor 2a, accounts: who may come in, with which devices, keys and data."""
 
     def __init__(self, config: Config, store: Store, rooms: Rooms) -> None:
-        server = config.server_name
+        server = self._server = config.server_name
+        self._versions, self._default_version = config.profile.creatable_versions, config.profile.default_version
         self.limits = Limits(clock, RATES if config.rate_limits else None)
         self.passwords = Passwords()
         self.tokens = Tokens(store, clock)
@@ -215,4 +224,13 @@ class People:
         return [
             *register.routes(self.registration, self._shared_secret),
             *login.routes(self.log_ins, self.tokens, self.devices),
+            *account.routes(self.accounts, self._versions, self._default_version),
+            *devices.routes(self.devices),
+            *keys.routes(self.keys, self.cross_signing),
+            *keys.dehydrated_routes(self.dehydrated),
+            *backup.routes(self.backups),
+            *to_device.routes(self.to_device),
+            *profile.routes(self.profiles),
+            *account_data.routes(self.account_data),
+            *openid.routes(self.openid, self._server),
         ]

@@ -30,8 +30,8 @@ def routes(author: Author, founding: Founding) -> list[Route]:
         return {"replacement_room": await upgrade.upgrade(author, founding, call.requester, room_id, version)}
 
     return [
-        Route("POST", "/_matrix/client/v3/createRoom", post_create, rate="create"),
-        Route("POST", "/_matrix/client/v3/rooms/{room_id}/upgrade", post_upgrade, rate="create"),
+        Route("POST", "/_matrix/client/v3/createRoom", post_create, rate="create_room"),
+        Route("POST", "/_matrix/client/v3/rooms/{room_id}/upgrade", post_upgrade, rate="create_room"),
     ]
 
 
