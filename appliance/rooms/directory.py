@@ -17,7 +17,7 @@ from typing import Any, Final
 from appliance.matrix import versions
 from appliance.matrix.errors import Forbidden, InvalidParam, NotFound, Unknown
 from appliance.matrix.power import Power
-from appliance.matrix.requester import Requester
+from appliance.matrix.requester import Requester, require_active
 from appliance.rooms.access import require_member, require_room
 from appliance.rooms.summary import Facts, facts, listing
 from appliance.store import directory, events, rooms
@@ -47,6 +47,7 @@ def resolve(rx: Rx, alias: str, server: str) -> dict[str, Any]:
 
 def add(tx: Tx, requester: Requester, alias: str, room_id: str, now: int) -> None:
     """Let a new alias point to a room the requester is in; raises `Forbidden`, 409 for a taken one."""
+    require_active(requester)
     room = require_member(tx, requester.user_id, room_id)
     if len(directory.aliases_of(tx, room.rid)) >= MAX_ALIASES_PER_ROOM:
         raise Forbidden("The room has too many aliases")
@@ -56,6 +57,7 @@ def add(tx: Tx, requester: Requester, alias: str, room_id: str, now: int) -> Non
 
 def remove(tx: Tx, requester: Requester, alias: str) -> None:
     """Free an alias; raises `NotFound`, `Forbidden`. The canonical alias event is left to the room's people."""
+    require_active(requester)
     found = directory.alias(tx, alias)
     if found is None:
         raise NotFound(f"Room alias {alias} not found")
@@ -85,6 +87,7 @@ def visibility(rx: Rx, room_id: str) -> dict[str, Any]:
 
 def set_visibility(tx: Tx, requester: Requester, room_id: str, public: bool) -> None:
     """Publish a room or withdraw it; raises `NotFound`, `Forbidden`."""
+    require_active(requester)
     room = require_room(tx, room_id)
     if not requester.is_admin and not _manages(tx, requester, room):
         raise Forbidden("You may not change whether this room is published")

@@ -10,7 +10,7 @@ from typing import Any
 
 from appliance.matrix import ids
 from appliance.matrix.auth import CREATE, POWER_LEVELS
-from appliance.matrix.errors import BadJson, Forbidden, MatrixError, NotFound
+from appliance.matrix.errors import BadJson, Forbidden, MatrixError, NotFound, Unknown
 from appliance.matrix.ids import EventId
 from appliance.matrix.power import Power
 from appliance.matrix.requester import Requester, require_active
@@ -47,6 +47,7 @@ async def message(
         return await redact(author, requester, room_id, EventId(target), rest, txn)
     if type == "m.reaction":
         await _check_reaction(author, requester, content)
+    await _check_thread(author, content)
     draft = Draft(type, requester.user_id, content)
     return await author.add(room_id, draft, Ticket(requester.session, txn))
 
@@ -94,6 +95,18 @@ async def _check_reaction(author: Author, requester: Requester, content: Mapping
     if relates.get("rel_type") == "m.annotation" and isinstance(parent, str) and isinstance(key, str):
         if await author.store.read(relations.annotated, parent, requester.user_id, key):
             raise DuplicateAnnotation("You have reacted in this way already")
+
+
+async def _check_thread(author: Author, content: Mapping[str, Json]) -> None:
+    """A thread cannot hang under an event that itself relates to another ("Validation of m.thread relationships")."""
+    relates = content.get("m.relates_to")
+    if not isinstance(relates, dict) or relates.get("rel_type") != "m.thread":
+        return
+    root = relates.get("event_id")
+    found = (await author.store.read(events.fetch, [root])).get(EventId(root)) if isinstance(root, str) else None
+    above = found.event.content.get("m.relates_to") if found is not None else None
+    if isinstance(above, dict) and isinstance(above.get("rel_type"), str):
+        raise Unknown("A thread cannot begin at an event that relates to another event", status=400)
 
 
 async def _check_aliases(author: Author, room_id: str, content: Mapping[str, Json]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from appliance.matrix.errors import NotFound
+from appliance.matrix.errors import MatrixError, NotFound
 from appliance.matrix.requester import Requester
 from appliance.matrix.tokens import timeline_point
 from appliance.rooms import leave, relation_pages, send, threads, timeline
@@ -173,6 +173,20 @@ async def test_recursion_reaches_three_levels_and_ends_in_loops(tmp_path: Path) 
         assert await _children(w, ada, room_id, root, backwards=False, recurse=True) == ids[:3]
         page = await w.store.read(relation_pages.page, ada, room_id, Kin(root, recurse=True), NOW)
         assert page["recursion_depth"] == 3
+
+
+async def test_a_thread_cannot_hang_under_a_child(tmp_path: Path) -> None:
+    async with ward(tmp_path) as w:
+        ada = await w.person("ada")
+        room_id = await w.room(ada)
+        root = await w.say(ada, room_id, "root")
+        child = await relate(w, ada, room_id, root, "m.thread")
+        reply = await w.say(ada, room_id, "reply", **{"m.relates_to": {"m.in_reply_to": {"event_id": root}}})
+        with pytest.raises(MatrixError) as refused:
+            await relate(w, ada, room_id, child, "m.thread")
+        assert (refused.value.status, refused.value.errcode) == (400, "M_UNKNOWN")
+        await relate(w, ada, room_id, reply, "m.thread")
+        await relate(w, ada, room_id, "$not known here", "m.thread")
 
 
 async def test_threads_are_listed_by_their_latest_event(tmp_path: Path) -> None:
