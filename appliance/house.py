@@ -119,6 +119,8 @@ class House:
             store = await Store.open(config.data / "schleuse.db")
             stack.push_async_callback(store.close)
             rooms = Rooms(config, store)
+            stack.callback(rooms.typing.close)
+            await stack.enter_async_context(rooms.search.kept())
             people = People(config, store, rooms)
             stack.callback(people.passwords.close)
             repository = await _media(config, store)
@@ -163,6 +165,7 @@ class Rooms:
         profile = config.profile
         self.founding = Founding(profile.creatable_versions, profile.default_version, profile.public_rooms, room_id)
         self.typing = Typing(clock())
+        ledger.listen(self.typing.committed)
         self.search = Search(store)
 
     async def leave_all(self, user_id: UserId) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -108,6 +109,14 @@ class Search:
                 return
             while await self._store.write(search.advance, STEP):
                 pass
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Keep the index current while the house stands; a failure of the index ends the house."""
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(self.run(), name="search-index")
+            yield
+            keeper.cancel()
 
     async def run(self) -> None:
         """Bring the index up to date whenever the house has been quiet for a while. Never returns."""

@@ -199,8 +199,7 @@ async def test_the_index_follows_when_the_house_is_quiet(tmp_path: Path, monkeyp
             done.set()
 
         monkeypatch.setattr(finder, "catch_up", watched)
-        keeper = asyncio.create_task(finder.run())
-        await w.say(ada, room_id, "overnight")
-        await asyncio.wait_for(done.wait(), 5)
-        assert await w.store.read(_indexed, "overnight") == 1
-        keeper.cancel()
+        async with finder.kept():
+            await w.say(ada, room_id, "overnight")
+            await asyncio.wait_for(done.wait(), 5)
+            assert await w.store.read(_indexed, "overnight") == 1
