@@ -113,10 +113,15 @@ class Search:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Keep the index current while the house stands; a failure of the index ends the house."""
-        async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(self.run(), name="search-index")
-            yield
-            keeper.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeper = group.create_task(self.run(), name="search-index")
+                yield
+                keeper.cancel()
+        except BaseExceptionGroup as failures:
+            if len(failures.exceptions) == 1:  # the group wraps what the house itself raises as well
+                raise failures.exceptions[0] from None
+            raise
 
     async def run(self) -> None:
         """Bring the index up to date whenever the house has been quiet for a while. Never returns."""

@@ -186,6 +186,22 @@ async def test_somebody_in_a_thousand_rooms_can_search(tmp_path: Path) -> None:
         assert await w.store.read(ask) == 0
 
 
+async def test_errors_pass_through_the_keeper_of_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ward(tmp_path) as w:
+        with pytest.raises(OSError, match="port in use"):
+            async with Search(w.store).kept():
+                raise OSError("port in use")
+        finder = Search(w.store)
+
+        async def broken() -> None:
+            raise RuntimeError("index broken")
+
+        monkeypatch.setattr(finder, "run", broken)
+        with pytest.raises(RuntimeError, match="index broken"):
+            async with finder.kept():
+                await asyncio.Event().wait()
+
+
 async def test_the_index_follows_when_the_house_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "QUIET_SECONDS", 0.05)
     async with ward(tmp_path) as w:
