@@ -134,16 +134,17 @@ class Call:
         limit = self.route.body_limit
         if (self.request.content_length or 0) > limit:
             raise TooLarge(f"The request body must not exceed {limit} bytes")
+        raw = bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                raw = await self.request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise TooLarge(f"The request body must not exceed {limit} bytes") from error
+                # Piece by piece: a chunked or compressed body does not say in advance how long it will be.
+                while piece := await self.request.content.readany():
+                    raw += piece
+                    if len(raw) > limit:
+                        raise TooLarge(f"The request body must not exceed {limit} bytes")
         except TimeoutError as error:
             raise Unknown("The request body did not arrive in time", status=408) from error
-        if len(raw) > limit:
-            raise TooLarge(f"The request body must not exceed {limit} bytes")
-        return raw
+        return bytes(raw)
 
     async def json(self, *, optional: bool = False) -> dict[str, Json]:
         """Read the body as a JSON object; an empty one counts as `{}` if `optional`."""
@@ -258,8 +259,8 @@ async def _shape(request: web.Request, handler: Callable[[web.Request], Awaitabl
         return answer
     except web.HTTPException as error:
         return error_response(Unknown(error.reason, status=error.status))
-    except (HttpProcessingError, UnicodeError, ValueError) as error:
-        if isinstance(error, HttpProcessingError | UnicodeError):
+    except (HttpProcessingError, web.RequestPayloadError, UnicodeError, ValueError) as error:
+        if isinstance(error, HttpProcessingError | web.RequestPayloadError | UnicodeError):
             return error_response(Unknown("The request could not be understood", status=400))
         return _broken(request, error)
     except StoreUnavailable as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tests.world.client import CLIENT, Answer, Client, segment, session, transac
 from tests.world.server import Homeserver, homeserver
 
 PATIENCE = aiohttp.ClientTimeout(total=15)  # seconds; after that an answer counts as a hang
+REFUSED_JSON = ((400, "M_BAD_JSON"), (400, "M_NOT_JSON"))  # a number of 400 digits may count as either
 HARMLESS = ("/v3/login", "/v3/register", "/v3/refresh")
 
 
@@ -115,9 +117,9 @@ async def test_numbers_that_no_canonical_json_holds(ward: Ward, value: float) ->
     room = segment(ward.names["room"])
     raw = json.dumps({"msgtype": "m.text", "body": "x", "deep": [{"n": value}]}).encode()
     answer = await ward.ask("PUT", f"/v3/rooms/{room}/send/m.room.message/{transaction_id()}", raw)
-    assert (answer.status, errcode(answer)) == (400, "M_BAD_JSON")
+    assert (answer.status, errcode(answer)) in REFUSED_JSON
     answer = await ward.ask("PUT", f"/v3/rooms/{room}/state/m.x/y", raw)
-    assert (answer.status, errcode(answer)) == (400, "M_BAD_JSON")
+    assert (answer.status, errcode(answer)) in REFUSED_JSON
 
 
 async def test_events_beyond_the_limits(ward: Ward) -> None:
@@ -138,6 +140,18 @@ async def test_bodies_beyond_the_limits(ward: Ward) -> None:
         except aiohttp.ClientOSError:
             continue  # refused while we were still sending: the answer went out before the body was read
         assert (answer.status, errcode(answer)) == (413, "M_TOO_LARGE"), request.name
+
+
+async def test_bodies_that_do_not_say_how_long_they_are(ward: Ward) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    assert len(bomb) < 60_000
+    head = b"POST /_matrix/client/v3/login HTTP/1.1\r\nHost: x\r\n"
+    packed = head + f"Content-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode() + bomb
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n" + (b"10000\r\n" + b"x" * 0x10000 + b"\r\n") * 100
+    for raw in (packed, chunked):
+        status, body = await spoken(ward.server.port, raw)
+        assert status == 413, body[:300]
+        assert b'"M_TOO_LARGE"' in body
 
 
 async def test_uploads_beyond_the_limit(ward: Ward) -> None:
@@ -213,7 +227,7 @@ async def test_unknown_routes(ward: Ward, path: str) -> None:
     assert b'"M_UNRECOGNIZED"' in body
 
 
-@pytest.mark.parametrize("method", ["PATCH", "DELETE", "TRACE", "BREW", "PROPFIND"])
+@pytest.mark.parametrize("method", ["PATCH", "DELETE", "TRACE", "PROPFIND"])
 async def test_wrong_methods(ward: Ward, method: str) -> None:
     for path in ("/v3/sync", "/v3/createRoom", "/v3/login", "/versions"):
         answer = await ward.ask(method, path)
@@ -303,6 +317,7 @@ MALFORMED = {
     "long query": b"GET /_matrix/client/versions?a=" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     "long header": b"GET /_matrix/client/versions HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
     "many headers": b"GET /_matrix/client/versions HTTP/1.1\r\nHost: x\r\n" + b"X-A: b\r\n" * 20_000 + b"\r\n",
+    "unknown method": b"BREW /_matrix/client/versions HTTP/1.1\r\nHost: x\r\n\r\n",
     "no HTTP": b"hello\r\n\r\n",
     "wrong version": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
     "null in the path": b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
