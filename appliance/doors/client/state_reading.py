@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from appliance.doors.client.timeline import ROOM, point, room
+from appliance.doors.client.timeline import ROOM, encoded, point, room
 from appliance.doors.web import Call, Route
 from appliance.rooms import state_reading
 from appliance.rooms.state_reading import MEMBERSHIPS
@@ -15,16 +15,17 @@ from appliance.store.database import Store
 def routes(store: Store, clock: Callable[[], int]) -> list[Route]:
     """Return the operations that read state."""
 
-    async def whole(call: Call) -> list[dict[str, Any]]:
-        return await store.read(state_reading.whole, call.requester, room(call), clock())
+    async def whole(call: Call) -> bytes:
+        return await store.read(encoded, state_reading.whole, call.requester, room(call), clock())
 
     async def one(call: Call) -> Any:
         full = call.query_choice("format", ("content", "event"), "content") == "event"
         key = call.path("type"), call.request.match_info.get("state_key", "")
         return await store.read(state_reading.one, call.requester, room(call), key, full, clock())
 
-    async def members(call: Call) -> dict[str, Any]:
+    async def members(call: Call) -> bytes:
         return await store.read(
+            encoded,
             state_reading.members,
             call.requester,
             room(call),
@@ -34,8 +35,8 @@ def routes(store: Store, clock: Callable[[], int]) -> list[Route]:
             clock(),
         )
 
-    async def joined_members(call: Call) -> dict[str, Any]:
-        return await store.read(state_reading.joined_members, call.requester, room(call))
+    async def joined_members(call: Call) -> bytes:
+        return await store.read(encoded, state_reading.joined_members, call.requester, room(call))
 
     async def joined_rooms(call: Call) -> dict[str, Any]:
         return await store.read(state_reading.joined_rooms, call.requester)

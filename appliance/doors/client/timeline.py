@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from appliance.doors.web import Call, Route
-from appliance.matrix import ids
+from appliance.matrix import canonical, ids
 from appliance.matrix.errors import MissingParam
 from appliance.matrix.tokens import timeline_point
 from appliance.rooms import event_filter, timeline
 from appliance.rooms.timeline import DEFAULT_LIMIT, MAX_CONTEXT, MAX_LIMIT, Page
 from appliance.store.database import Store
+from appliance.store.readers import Rx
+
+P = ParamSpec("P")
 
 ROOM = "/_matrix/client/v3/rooms/{room_id}"
 ROOM_V1 = "/_matrix/client/v1/rooms/{room_id}"
@@ -20,7 +23,7 @@ ROOM_V1 = "/_matrix/client/v1/rooms/{room_id}"
 def routes(store: Store, clock: Callable[[], int]) -> list[Route]:
     """Return the operations that read a room's history."""
 
-    async def messages(call: Call) -> dict[str, Any]:
+    async def messages(call: Call) -> bytes:
         wanted = event_filter.parse_text(call.query("filter"))
         page = Page(
             backwards=backwards(call),
@@ -29,12 +32,13 @@ def routes(store: Store, clock: Callable[[], int]) -> list[Route]:
             limit=call.query_int("limit", min(wanted.limit or DEFAULT_LIMIT, MAX_LIMIT), 0, MAX_LIMIT),
             filter=wanted,
         )
-        return await store.read(timeline.messages, call.requester, room(call), page, clock())
+        return await store.read(encoded, timeline.messages, call.requester, room(call), page, clock())
 
-    async def context(call: Call) -> dict[str, Any]:
+    async def context(call: Call) -> bytes:
         limit = call.query_int("limit", DEFAULT_LIMIT, 0, MAX_CONTEXT)
         wanted = event_filter.parse_text(call.query("filter"))
-        return await store.read(timeline.context, call.requester, room(call), event(call), limit, wanted, clock())
+        room_id, event_id = room(call), event(call)
+        return await store.read(encoded, timeline.context, call.requester, room_id, event_id, limit, wanted, clock())
 
     async def one_event(call: Call) -> dict[str, Any]:
         return await store.read(timeline.one_event, call.requester, room(call), event(call), clock())
@@ -51,6 +55,11 @@ def routes(store: Store, clock: Callable[[], int]) -> list[Route]:
         Route("GET", ROOM + "/event/{event_id}", one_event),
         Route("GET", ROOM_V1 + "/timestamp_to_event", nearest),
     ]
+
+
+def encoded(rx: Rx, question: Callable[Concatenate[Rx, P], object], *args: P.args, **kwargs: P.kwargs) -> bytes:
+    """Ask `question(rx, *args)` and turn the answer into JSON where it was read: a large one would hold up the loop."""
+    return canonical.dumps(question(rx, *args, **kwargs))
 
 
 def room(call: Call) -> str:
