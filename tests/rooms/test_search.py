@@ -13,7 +13,7 @@ from hypothesis.strategies import text
 
 from appliance.matrix.errors import InvalidParam
 from appliance.matrix.requester import Requester
-from appliance.rooms import search, send
+from appliance.rooms import invite, search, send
 from appliance.rooms.event_filter import RoomEventFilter
 from appliance.rooms.search import Context, Search, Wish
 from appliance.store.readers import Rx
@@ -119,6 +119,20 @@ async def test_nothing_is_found_in_the_rooms_of_others(tmp_path: Path) -> None:
         elsewhere = RoomEventFilter(not_rooms=frozenset({public}))
         assert await _texts(w, ada, "word", filter=elsewhere) == ["word in private"]
         assert await _texts(w, ben, "word", filter=RoomEventFilter(senders=frozenset({ben.user_id}))) == []
+
+
+async def test_what_was_once_open_to_all_is_found_without_the_state_of_today(tmp_path: Path) -> None:
+    async with ward(tmp_path) as w:
+        ada, ben = await w.person("ada"), await w.person("ben")
+        state = [("m.room.history_visibility", "", {"history_visibility": "world_readable"})]
+        room_id = await w.room(ada, initial_state=state)
+        await w.say(ada, room_id, "open word")
+        await put_state(w, ada, room_id, "m.room.history_visibility", {"history_visibility": "shared"})
+        await w.say(ada, room_id, "closed word")
+        await invite.invite(w.author, ada, room_id, ben.user_id)
+        found = await _find(w, ben, "word", include_state=True)
+        assert [result["result"]["content"]["body"] for result in found["results"]] == ["open word"]
+        assert found["state"] == {}
 
 
 @pytest.mark.parametrize("recent", [True, False])
