@@ -18,7 +18,8 @@ class Profile:
     `creatable_versions` and `default_version` are room versions; `public_rooms` says whether a room may be in the
     public directory; `presence` whether the house tells who is online; `legacy_media` whether media can be fetched
     without a token (the routes that Matrix 1.11 deprecates); `laboratory_registration` whether the shared-secret and
-    open registrations of laboratories may be switched on.
+    open registrations of laboratories may be switched on; `content_free_push` whether push gateways get event ids only,
+    whatever a client asks for.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Profile:
     presence: bool
     legacy_media: bool
     laboratory_registration: bool
+    content_free_push: bool
 
 
 PROFILES: Final = MappingProxyType(
@@ -40,6 +42,7 @@ PROFILES: Final = MappingProxyType(
             presence=False,
             legacy_media=False,
             laboratory_registration=False,
+            content_free_push=True,
         ),
         "matrix": Profile(
             name="matrix",
@@ -49,6 +52,7 @@ PROFILES: Final = MappingProxyType(
             presence=True,
             legacy_media=True,
             laboratory_registration=True,
+            content_free_push=False,
         ),
     }
 )
@@ -72,3 +76,5 @@ class Config:
     direct_federation: bool = False
     upload_limit: int = 100 * 1024 * 1024
     """Largest attachment in bytes."""
+    push_gateways: tuple[str, ...] = ()
+    """Gateways inside the hospital: names, addresses or networks that push may reach besides public ones."""

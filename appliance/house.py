@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import secrets
 import ssl
 import time
@@ -39,7 +41,9 @@ from appliance.doors.client import (
     media,
     membership,
     openid,
+    presence,
     profile,
+    push,
     receipts,
     register,
     relations,
@@ -48,6 +52,7 @@ from appliance.doors.client import (
     send,
     spaces,
     state_reading,
+    sync,
     timeline,
     to_device,
     user_directory,
@@ -61,6 +66,13 @@ from appliance.matrix.ids import UserId
 from appliance.matrix.signing import SigningKey
 from appliance.media.limits import MediaLimits
 from appliance.media.repository import Repository
+from appliance.push.facts import Facts
+from appliance.push.gateway import Gateway, Targets
+from appliance.push.history import History
+from appliance.push.pushers import Pushers
+from appliance.push.registration import Registration as PusherRegistration
+from appliance.push.rule_book import RuleBook
+from appliance.push.unread import Unread
 from appliance.rooms import leave, profiles
 from appliance.rooms.author import Author
 from appliance.rooms.create import Founding
@@ -72,6 +84,12 @@ from appliance.rooms.search import Search
 from appliance.rooms.typing import Typing
 from appliance.store.database import Store
 from appliance.store.state import Key
+from appliance.sync.ephemeral import Ephemeral
+from appliance.sync.filters import Filters
+from appliance.sync.known import KnownEvents
+from appliance.sync.presence import Presence
+from appliance.sync.sync import Sync
+from appliance.sync.waiters import Hubs
 
 
 def clock() -> int:
@@ -125,10 +143,17 @@ class House:
             stack.callback(people.passwords.close)
             repository = await _media(config, store)
             stack.push_async_callback(repository.close)
+            news = News(config, store, rooms)
+            stack.push_async_callback(news.close)
             surface = Surface(people.tokens.authenticate, people.limits)
-            routes = [*_discovery(config), *rooms.routes(), *people.routes(), *media.routes(repository)]
+            routes = [
+                *_discovery(config), *news.routes(), *rooms.routes(), *people.routes(), *media.routes(repository)
+            ]
             listener = await stack.enter_async_context(Listener(surface.application(routes)))
-            yield cls(listener)
+            async with asyncio.TaskGroup() as tasks:
+                pushing = tasks.create_task(news.pushers.run())
+                yield cls(listener)
+                pushing.cancel()
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
         """Open the client port; return its address."""
@@ -157,15 +182,15 @@ class Rooms:
         self.heads = Heads(store)
         self.members = Members(store, config.server_name)
         self.live = Live(store.changes.position)
-        ledger = Ledger(store)
+        self.ledger = Ledger(store)
         for listener in (self.heads.committed, self.members.add, self.live.add):
-            ledger.listen(listener)
+            self.ledger.listen(listener)
         key = signing_key(config.data / "signing.key")
-        self.author = Author(store, self.heads, ledger, key, config.server_name, clock, no_further_rules)
+        self.author = Author(store, self.heads, self.ledger, key, config.server_name, clock, no_further_rules)
         profile = config.profile
         self.founding = Founding(profile.creatable_versions, profile.default_version, profile.public_rooms, room_id)
         self.typing = Typing(clock())
-        ledger.listen(self.typing.committed)
+        self.ledger.listen(self.typing.committed)
         self.search = Search(store)
 
     async def leave_all(self, user_id: UserId) -> None:
@@ -237,3 +262,49 @@ class People:
             *account_data.routes(self.account_data),
             *openid.routes(self.openid, self._server),
         ]
+
+
+class News:
+    """Floor 2b: sync, which tells clients what happened, and push, which wakes them up for it."""
+
+    def __init__(self, config: Config, store: Store, rooms: Rooms) -> None:
+        self._hubs = Hubs(store.changes, rooms.members)
+        self._ephemeral = Ephemeral(clock())
+        rooms.typing.on_change = self._typed
+        self._presence = Presence(
+            store, rooms.members, self._hubs, self._ephemeral, clock, enabled=config.profile.presence
+        )
+        known, facts = KnownEvents(), Facts(store)
+        unread = Unread(store, rooms.live, facts)
+        for listener in (known.add, self._presence.add, facts.landed, unread.landed):
+            rooms.ledger.listen(listener)
+        self._sync = Sync(
+            store, rooms.live, self._hubs, self._ephemeral, rooms.typing, self._presence, unread, known, clock
+        )
+        self._filters = Filters(store)
+        targets = Targets.of(config.push_gateways)
+        self._gateway = Gateway(targets)
+        self.pushers = Pushers(
+            store, unread, rooms.members, rooms.live, self._gateway, clock=clock, chance=random.random,
+            content_free=config.profile.content_free_push,
+        )
+        self._registration = PusherRegistration(store, targets, clock=clock, changed=self.pushers.changed)
+        self._rule_book = RuleBook(store)
+        self._history = History(store, unread, rooms.members)
+
+    def _typed(self, room_id: str) -> None:
+        self._ephemeral.typed(room_id)
+        self._hubs.wake_room(room_id)
+
+    def routes(self) -> list[Route]:
+        """Return the operations that tell what is new."""
+        return [
+            *sync.routes(self._sync, self._filters),
+            *presence.routes(self._presence),
+            *push.routes(self._rule_book, self._registration, self._history, clock),
+        ]
+
+    async def close(self) -> None:
+        """Stop timers and connections to gateways."""
+        self._presence.close()
+        await self._gateway.close()

@@ -38,6 +38,9 @@ def _server_name(_: click.Context, __: click.Parameter, value: str) -> str:
         raise click.BadParameter(error.message) from error
 
 
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""Where a laboratory's push gateways live."""
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -63,11 +66,12 @@ def homeserver(
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together")
     if (open_registration or registration_secret) and not profile.laboratory_registration:
-        raise click.UsageError(f"profile {profile.name} has no open or shared-secret registration; use --profile matrix")
+        raise click.UsageError(f"profile {profile.name} has neither of these registrations; use --profile matrix")
     config = Config(
         server_name=ids.ServerName(server_name), data=data, host=listen[0], port=listen[1], profile=profile,
         tls_cert=tls_cert, tls_key=tls_key, federation_ca=federation_ca, open_registration=open_registration,
         registration_secret=registration_secret, rate_limits=not no_rate_limits, direct_federation=direct_federation,
+        push_gateways=LOOPBACK if profile.laboratory_registration else (),
     )
     import uvloop  # here, so that --help and mistakes in the options answer at once
 

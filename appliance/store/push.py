@@ -71,29 +71,30 @@ def of_user(rx: Rx | Tx, user_id: str) -> list[PusherRow]:
     return _rows(rx.execute(f"SELECT {_COLUMNS} FROM pusher WHERE user_id=? ORDER BY pid", (user_id,)))
 
 
-def put(tx: Tx, row: PusherRow, append: bool) -> tuple[PusherRow, list[int]]:
+def owners(rx: Rx | Tx, app_id: str, pushkey: str) -> list[str]:
+    """Return whose pushers have this app id and push key."""
+    return [user_id for (user_id,) in rx.execute(
+        "SELECT user_id FROM pusher WHERE app_id=? AND pushkey=?", (app_id, pushkey))]
+
+
+def put(tx: Tx, row: PusherRow, append: bool) -> None:
     """Create or update the pusher with this user, app id and push key; `pid` and `cursor` of `row` do not count.
 
-    Unless `append`, pushers of other users with the same app id and push key are removed. Returns the pusher as
-    stored and the ids of the removed ones. A new pusher begins at the present: what happened before it existed is not
-    owed to it.
+    Unless `append`, pushers of other users with the same app id and push key are removed. A new pusher begins at the
+    present: what happened before it existed is not owed to it.
     """
-    removed: list[int] = []
     if not append:
-        removed = [pid for (pid,) in tx.execute(
-            "DELETE FROM pusher WHERE app_id=? AND pushkey=? AND user_id<>? RETURNING pid",
-            (row.app_id, row.pushkey, row.user_id)).fetchall()]
-    found = tx.execute(
+        tx.execute("DELETE FROM pusher WHERE app_id=? AND pushkey=? AND user_id<>?",
+                   (row.app_id, row.pushkey, row.user_id))
+    tx.execute(
         "INSERT INTO pusher (user_id, app_id, pushkey, device_id, kind, app_display_name, device_display_name,"
         " profile_tag, lang, data, ts, cursor) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
         " ON CONFLICT (app_id, pushkey, user_id) DO UPDATE SET device_id=excluded.device_id, kind=excluded.kind,"
         " app_display_name=excluded.app_display_name, device_display_name=excluded.device_display_name,"
-        " profile_tag=excluded.profile_tag, lang=excluded.lang, data=excluded.data, ts=excluded.ts"
-        f" RETURNING {_COLUMNS}",
+        " profile_tag=excluded.profile_tag, lang=excluded.lang, data=excluded.data, ts=excluded.ts",
         (row.user_id, row.app_id, row.pushkey, row.device_id, row.kind, row.app_display_name, row.device_display_name,
          row.profile_tag, row.lang, row.data, row.ts, tx.position),
-    ).fetchone()
-    return PusherRow(*found), removed
+    )
 
 
 def count(rx: Rx | Tx, user_id: str) -> int:
@@ -101,11 +102,10 @@ def count(rx: Rx | Tx, user_id: str) -> int:
     return int(rx.execute("SELECT count(*) FROM pusher WHERE user_id=?", (user_id,)).fetchone()[0])
 
 
-def remove(tx: Tx, user_id: str, app_id: str, pushkey: str) -> int | None:
-    """Remove one pusher and return its id; None if there was none."""
-    found = tx.execute("DELETE FROM pusher WHERE user_id=? AND app_id=? AND pushkey=? RETURNING pid",
-                       (user_id, app_id, pushkey)).fetchall()
-    return int(found[0][0]) if found else None
+def remove(tx: Tx, user_id: str, app_id: str, pushkey: str) -> bool:
+    """Remove one pusher; False if there was none."""
+    cursor = tx.execute("DELETE FROM pusher WHERE user_id=? AND app_id=? AND pushkey=?", (user_id, app_id, pushkey))
+    return cursor.rowcount == 1
 
 
 def remove_of_device(tx: Tx, user_id: str, device_id: str) -> None:
@@ -120,11 +120,6 @@ def remove_of_user(tx: Tx, user_id: str, keep_device: str | None = None) -> None
     tx.wake_user(user_id)
 
 
-def exists(rx: Rx, pid: int) -> bool:
-    """Tell whether the pusher is still there."""
-    return rx.execute("SELECT 1 FROM pusher WHERE pid=?", (pid,)).fetchone() is not None
-
-
 def advance(tx: Tx, pid: int, cursor: int) -> bool:
     """Acknowledge everything up to `cursor`; False if the pusher was removed meanwhile."""
     return bool(tx.execute("UPDATE pusher SET cursor=max(cursor, ?) WHERE pid=?", (cursor, pid)).rowcount)
@@ -134,3 +129,15 @@ def newest(rx: Rx, rid: int, below: int) -> int | None:
     """Return the position of the newest timeline event of a room below a position."""
     found = rx.execute("SELECT max(pos) FROM event WHERE rid=? AND pos<? AND pos>0", (rid, below)).fetchone()
     return None if found[0] is None else int(found[0])
+
+
+def joined_count(rx: Rx, rid: int) -> int:
+    """Return how many people are joined to a room."""
+    return int(rx.execute("SELECT count(*) FROM membership WHERE rid=? AND membership='join'", (rid,)).fetchone()[0])
+
+
+def thread_eids(rx: Rx, rid: int, after: int, upto: int, limit: int) -> list[int]:
+    """Return the eids of the newest events of threads with after < pos <= upto."""
+    return [eid for (eid,) in rx.execute(
+        "SELECT r.eid FROM relation r JOIN event e ON e.eid = r.eid WHERE r.rid=? AND r.rel_type='m.thread'"
+        " AND e.pos>? AND e.pos<=? AND e.flags=0 ORDER BY r.eid DESC LIMIT ?", (rid, after, upto, limit))]

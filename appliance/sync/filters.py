@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from appliance.matrix import canonical
 from appliance.matrix.errors import BadJson, InvalidParam, MatrixError, NotFound
-from appliance.matrix.filters import EVERYTHING, EventFilter, boolean, event_filter
+from appliance.rooms.event_filter import EVERYTHING, RoomEventFilter, parse
 from appliance.store import filters as stored
 from appliance.store.database import Store
 
@@ -23,15 +23,17 @@ MAX_STORED_BYTES: Final = 64 * 1024
 class SyncFilter:
     """What a client wants of a sync. `fields` are paths into events (None: all of an event)."""
 
-    presence: EventFilter = EVERYTHING
-    account_data: EventFilter = EVERYTHING
-    room: EventFilter = EVERYTHING
+    presence: RoomEventFilter = EVERYTHING
+    account_data: RoomEventFilter = EVERYTHING
+    room: RoomEventFilter = EVERYTHING
     """Only its `rooms` and `not_rooms` say something."""
     include_leave: bool = False
-    timeline: EventFilter = EVERYTHING
-    state: EventFilter = EVERYTHING
-    ephemeral: EventFilter = EVERYTHING
-    room_account_data: EventFilter = EVERYTHING
+    timeline: RoomEventFilter = EVERYTHING
+    state: RoomEventFilter = EVERYTHING
+    ephemeral: RoomEventFilter = EVERYTHING
+    room_account_data: RoomEventFilter = EVERYTHING
+    threads: bool = False
+    """Whether unread counts are told thread by thread."""
     federation_format: bool = False
     fields: tuple[tuple[str, ...], ...] | None = None
     plain: bool = field(init=False, default=True)
@@ -56,34 +58,43 @@ class SyncFilter:
         """Whether lazily loaded members are sent again although the client had them."""
         return self.state.include_redundant_members or self.timeline.include_redundant_members
 
-    @property
-    def threads(self) -> bool:
-        """Whether unread counts are told thread by thread."""
-        return self.timeline.unread_thread_notifications
-
 
 NO_FILTER: Final = SyncFilter()
 
 
 def sync_filter(body: Mapping[str, Any]) -> SyncFilter:
     """Read a filter definition; raises `BadJson` or `InvalidParam`."""
-    room = body.get("room")
-    if room is None:
-        room = {}
-    if not isinstance(room, dict):
-        raise BadJson("room must be an object")
+    room = _object(body, "room")
+    timeline = _object(room, "timeline")
     return SyncFilter(
-        presence=event_filter(body.get("presence")),
-        account_data=event_filter(body.get("account_data")),
-        room=event_filter({name: room[name] for name in ("rooms", "not_rooms") if name in room}),
-        include_leave=bool(boolean(room, "include_leave")),
-        timeline=event_filter(room.get("timeline")),
-        state=event_filter(room.get("state")),
-        ephemeral=event_filter(room.get("ephemeral")),
-        room_account_data=event_filter(room.get("account_data")),
+        presence=parse(_object(body, "presence")),
+        account_data=parse(_object(body, "account_data")),
+        room=parse({name: room[name] for name in ("rooms", "not_rooms") if name in room}),
+        include_leave=_boolean(room, "include_leave"),
+        timeline=parse(timeline),
+        state=parse(_object(room, "state")),
+        ephemeral=parse(_object(room, "ephemeral")),
+        room_account_data=parse(_object(room, "account_data")),
+        threads=_boolean(timeline, "unread_thread_notifications"),
         federation_format=_format(body),
         fields=_fields(body),
     )
+
+
+def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadJson(f"{name} must be an object")
+    return value
+
+
+def _boolean(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadJson(f"{name} must be a boolean")
+    return bool(value)
 
 
 def _format(body: Mapping[str, Any]) -> bool:

@@ -64,9 +64,6 @@ NOT_OURS = {
         f"GET {C}/v3/login/sso/redirect/{{idpId}}",
     ),
     "nothing to tell before the organisation is enrolled": ("GET /.well-known/matrix/support",),
-    "no relay for calls is installed, and an empty answer is none that the specification knows": (
-        f"GET {C}/v3/voip/turnServer",
-    ),
     "not in Matrix 1.11": ("GET /.well-known/matrix/policy_server", f"GET {C}/v1/mutual_rooms"),
 }
 reached: set[str] = set()

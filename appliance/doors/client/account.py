@@ -48,10 +48,15 @@ def routes(accounts: Accounts, creatable: Sequence[str], default_version: str) -
     async def get_threepids(call: Call) -> dict[str, Any]:
         return {"threepids": []}
 
+    async def get_turn_server(call: Call) -> dict[str, Any]:
+        # No relay is installed: a well-formed answer that names none. Calls work where devices reach each other.
+        return {"username": "", "password": "", "uris": [], "ttl": 86_400}
+
     return [
         Route("GET", CLIENT + "/account/whoami", get_whoami, access=Access.ACCOUNT),
         Route("GET", CLIENT + "/capabilities", get_capabilities),
         Route("POST", CLIENT + "/account/password", post_password, access=Access.OPTIONAL, rate="login"),
         Route("POST", CLIENT + "/account/deactivate", post_deactivate, access=Access.OPTIONAL, rate="login"),
         Route("GET", CLIENT + "/account/3pid", get_threepids),
+        Route("GET", CLIENT + "/voip/turnServer", get_turn_server),
     ]
