@@ -19,6 +19,7 @@ from appliance.store.readers import Rx
 
 SCAN = 2000
 """Events that are looked at when a standing is worked out from the store; who left more unread sees this many."""
+SUBJECTS = 256
 HOPS = 3
 """Relations followed from an event to its thread, as the specification recommends."""
 REJOINS = 50
@@ -54,12 +55,28 @@ def _ignored(stored: bytes | None) -> frozenset[str]:
     return frozenset(people) if isinstance(people, dict) else frozenset()
 
 
-def judge(taste: Taste, reader: Reader, row: Row, facts: RoomFacts) -> Outcome | None:
+class Subjects:
+    """The subjects of recent events, so that what is worked out about an event serves everybody who reads it."""
+
+    def __init__(self) -> None:
+        self._subjects: dict[int, Subject] = {}
+
+    def of(self, row: Row, facts: RoomFacts) -> Subject:
+        """Return the subject of an event in a room with these facts."""
+        subject = self._subjects.get(row.eid)
+        if subject is None or subject.room is not facts or subject.event is not row.event:
+            subject = self._subjects[row.eid] = Subject(row.event, facts)
+            if len(self._subjects) > SUBJECTS:
+                del self._subjects[next(iter(self._subjects))]
+        return subject
+
+
+def judge(taste: Taste, reader: Reader, row: Row, facts: RoomFacts, subjects: Subjects | None = None) -> Outcome | None:
     """Return what an event says to a person; None for nothing."""
     event = row.event
     if event.sender == reader.user_id or row.redacted_by is not None or event.sender in taste.ignored:
         return None
-    return taste.rules.outcome(Subject(event, facts), reader)
+    return taste.rules.outcome(subjects.of(row, facts) if subjects else Subject(event, facts), reader)
 
 
 def find_thread(rx: Rx, row: Row) -> str:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from appliance.push import evaluate
 from appliance.push.conditions import Reader
-from appliance.push.evaluate import Question, Taste, judge
+from appliance.push.evaluate import Question, Subjects, Taste, judge
 from appliance.push.facts import Facts
 from appliance.push.rules import Outcome
 from appliance.push.standing import MAIN, NOTHING, Standing, UnreadCounts, thread_of
@@ -69,6 +69,7 @@ class Unread:
         self._people: OrderedDict[str, _Person] = OrderedDict()
         self._rids: OrderedDict[str, int] = OrderedDict()
         self._breaks = 0
+        self._subjects = Subjects()
         store.changes.listen(self._committed)
 
     def landed(self, row: Row, pruned_id: str | None = None) -> None:
@@ -185,7 +186,8 @@ class Unread:
         if rows is None:
             rows = await self._store.read(evaluate.newer, rid, standing.upto, upto)
         reader = Reader(user_id, standing.name)
-        found = [(row, outcome) for row in rows if (outcome := judge(person.taste, reader, row, facts)) is not None]
+        judged = ((row, judge(person.taste, reader, row, facts, self._subjects)) for row in rows)
+        found = [(row, outcome) for row, outcome in judged if outcome is not None]
         if found:
             for row, outcome in found:
                 thread = thread_of(row.event)

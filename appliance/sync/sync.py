@@ -40,6 +40,8 @@ from appliance.sync.waiters import Hub, Hubs
 Json = Any
 MAX_WAIT_MS: Final = 10 * 60_000
 OWN: Final = 5000
+REST_SECONDS: Final = 0.015
+"""How long a busy reader's answers gather events. An answer costs more than an event in it, on both sides."""
 _NONE: Final[frozenset[str]] = frozenset()
 
 
@@ -116,7 +118,13 @@ class Sync:
             found = await self._wait(ask, hub)
         finally:
             hub.active -= 1
+        self._pace(hub, found.delta)
         return await self._render(ask, found, hub)
+
+    def _pace(self, hub: Hub, delta: Delta) -> None:
+        """After an answer with several events, let the next one gather some more; a single event goes out at once."""
+        busy = sum(len(part.timeline) for part in delta.join) > 1
+        hub.rest = asyncio.get_running_loop().time() + REST_SECONDS if busy else 0.0
 
     async def _wait(self, ask: Ask, hub: Hub) -> _Found:
         loop = asyncio.get_running_loop()
@@ -131,6 +139,9 @@ class Sync:
                 await asyncio.wait((news,), timeout=left)
             finally:
                 hub.hang_up(news)
+            rest = min(hub.rest, end) - loop.time()
+            if rest > 0:
+                await asyncio.sleep(rest)
             await self._hubs.of(hub.user_id)
 
     async def _look(self, ask: Ask, hub: Hub) -> _Found:

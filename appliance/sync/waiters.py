@@ -26,7 +26,8 @@ class Hub:
     """News of one user. All positions are stream positions."""
 
     __slots__ = (
-        "_futures", "active", "born", "joined", "memberships", "stale", "touched", "user_id", "user_pos", "wakes"
+        "_futures", "active", "born", "joined", "memberships", "rest", "stale", "touched", "user_id", "user_pos",
+        "wakes",
     )
 
     def __init__(self, user_id: str) -> None:
@@ -44,6 +45,8 @@ class Hub:
         self.touched: OrderedDict[str, int] = OrderedDict()
         """Room id -> last position at which anything in it changed, the most recent last."""
         self.active = 0
+        self.rest = 0.0
+        """In a busy room: loop time before which no further answer is given, so that several events share one."""
         self._futures: set[asyncio.Future[None]] = set()
 
     def rooms_after(self, after: int) -> list[str]:
