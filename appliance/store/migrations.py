@@ -31,6 +31,7 @@ from appliance.store import (
     reports,
     rooms,
     search,
+    server_keys,
     state,
     timeline,
     to_device,
@@ -66,6 +67,7 @@ FAMILIES: tuple[str, ...] = (
     reports.TABLES,
     media.TABLES,
     push.TABLES,
+    server_keys.TABLES,
 )
 
 Step = Callable[[sqlite3.Connection], None]
