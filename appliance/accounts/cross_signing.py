@@ -174,7 +174,8 @@ def _named(key: dict[str, Any] | None) -> dict[str, str]:
 def _device_signing_keys(tx: Tx, user_id: str) -> dict[str, str]:
     found = {}
     for device_id, _, raw in keys.device_keys_of(tx, user_id):
-        public = canonical.decode_object(raw)["keys"].get(f"ed25519:{device_id}")
+        identity: dict[str, Any] = canonical.decode_object(raw)
+        public = identity["keys"].get(f"ed25519:{device_id}")
         if isinstance(public, str):
             found[f"ed25519:{device_id}"] = public
     return found

@@ -11,6 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Protocol
 
 from appliance.matrix.errors import MatrixError, UnknownToken
@@ -77,8 +78,9 @@ class _Known:
     seen: int
 
 
+@lru_cache(maxsize=4096)
 def digest(token: str) -> bytes:
-    """Return what the store keeps of a token."""
+    """Return what the store keeps of a token. (Remembered: every request of a device brings the same one.)"""
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 

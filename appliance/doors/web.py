@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
 
 from appliance.matrix import canonical
 from appliance.matrix.errors import (
@@ -134,17 +135,23 @@ class Call:
         limit = self.route.body_limit
         if (self.request.content_length or 0) > limit:
             raise TooLarge(f"The request body must not exceed {limit} bytes")
-        raw = bytearray()
+        if self.request.content.is_eof():  # it came with the head, as small bodies do: nothing to wait for
+            return await self._pieces(limit)
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                # Piece by piece: a chunked or compressed body does not say in advance how long it will be.
-                while piece := await self.request.content.readany():
-                    raw += piece
-                    if len(raw) > limit:
-                        raise TooLarge(f"The request body must not exceed {limit} bytes")
+                return await self._pieces(limit)
         except TimeoutError as error:
             raise Unknown("The request body did not arrive in time", status=408) from error
-        return bytes(raw)
+
+    async def _pieces(self, limit: int) -> bytes:
+        """Read piece by piece: a chunked or compressed body does not say in advance how long it will be."""
+        pieces, size = [], 0
+        while piece := await self.request.content.readany():
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise TooLarge(f"The request body must not exceed {limit} bytes")
+        return b"".join(pieces)
 
     async def json(self, *, optional: bool = False) -> dict[str, Json]:
         """Read the body as a JSON object; an empty one counts as `{}` if `optional`."""
@@ -184,11 +191,16 @@ def bearer(request: web.Request) -> str | None:
     return request.query.get("access_token")
 
 
+_JSON_HEADERS: CIMultiDict[str] = CIMultiDict({**CORS, "Content-Type": "application/json"})
+
+
 def json_response(body: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Render a body (bytes are taken as ready JSON) with the headers every client answer carries."""
     raw = body if isinstance(body, bytes) else canonical.dumps(body)
-    return web.Response(body=raw, status=status, content_type="application/json",
-                        headers={**CORS, **headers} if headers else CORS)
+    all_headers = _JSON_HEADERS.copy()
+    if headers:
+        all_headers.update(headers)
+    return web.Response(body=raw, status=status, headers=all_headers)
 
 
 def error_response(error: MatrixError) -> web.Response:

@@ -144,7 +144,8 @@ def _event_match(condition: Mapping[str, Any]) -> Condition | None:
 
 
 def _has_words(text: str | None, literal: str) -> bool:
-    return text is not None and literal != "" and globs.words(literal, literal=True)(text)
+    # Nearly always the name is not in the text at all, and that is cheap to see.
+    return text is not None and literal != "" and literal.lower() in text and globs.words(literal, literal=True)(text)
 
 
 def _simple(value: object) -> bool:

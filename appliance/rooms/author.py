@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from appliance.matrix import auth
 from appliance.matrix import event as matrix_event
@@ -42,8 +43,7 @@ ATTEMPTS = 4
 REMEMBERED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """What a local user wants to add to a room.
     `prunes` names the target of a redaction that takes effect; `shown` is the stripped state that goes with an
     invitation or a knock.
@@ -58,8 +58,7 @@ class Draft:
     shown: Sequence[Mapping[str, Any]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(msgspec.Struct, frozen=True):
     """Which device sends, and its transaction id: the same twice is one event (spec: transaction identifiers)."""
 
     session: int

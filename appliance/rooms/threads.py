@@ -6,8 +6,10 @@ Source: client-server API, "Threading", `GET /rooms/{roomId}/threads`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix import event as matrix_event
 from appliance.matrix.requester import Requester
@@ -73,6 +75,6 @@ def _collect(
         if len(found) == limit:
             return latest
         if row.event.sender in renderer.ignored():
-            row = replace(row, event=matrix_event.pruned(row.event))
+            row = msgspec.structs.replace(row, event=matrix_event.pruned(row.event))
         found.append(row)
     return None

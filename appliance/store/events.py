@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 import orjson
 
 from appliance.matrix import client_event, versions
@@ -73,8 +73,7 @@ SOFT_FAILED = 1
 REJECTED = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """An event as stored: the event itself and what only this server knows about it.
 
     `eid` short id; `pos` place in the timeline (None: outlier); `sid` snapshot of the state after it; `replaces` eid of
@@ -180,8 +179,7 @@ class AlreadySent(Exception):
         self.event_id = event_id
 
 
-@dataclass(frozen=True, slots=True)
-class New:
+class New(msgspec.Struct, frozen=True):
     """An event to be appended.
 
     `before` is the snapshot of the state before it and `current` the room's whole state after resolution (key -> eid,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from appliance.matrix.requester import Requester
 from appliance.matrix.tokens import StreamToken
 from appliance.sync.filters import NO_FILTER, SyncFilter
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """One request of the classic sync.
 
     `timeout` is in milliseconds; `state_after` asks for the state at the end of the timelines instead of at their

@@ -136,7 +136,11 @@ class Sync:
                 left = end - loop.time()
                 if ask.since is None or ask.full_state or not found.empty or left <= 0:
                     return found
-                await asyncio.wait((news,), timeout=left)
+                alarm = loop.call_later(left, hub.wake_one, news)
+                try:
+                    await news
+                finally:
+                    alarm.cancel()
             finally:
                 hub.hang_up(news)
             rest = min(hub.rest, end) - loop.time()

@@ -78,6 +78,11 @@ class Hub:
         self._futures.add(future)
         return future
 
+    def wake_one(self, future: asyncio.Future[None]) -> None:
+        """Let one request look again (its time is up)."""
+        if not future.done():
+            future.set_result(None)
+
     def hang_up(self, future: asyncio.Future[None]) -> None:
         """Take a future away that nobody waits for any more."""
         self._futures.discard(future)
