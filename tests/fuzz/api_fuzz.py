@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -164,6 +165,8 @@ def verdict(status: int, content_type: str, raw: bytes) -> str:
 
 def fuzz_operation(operation: Any, caller: Caller, tally: Tally, cases: int, seed: int) -> None:
     """Send about `cases` requests to one operation."""
+    if cases <= 0:
+        return
     caller.renew()
     drawers = list(strategies(operation, caller.known))
     for drawer in drawers:
@@ -204,9 +207,12 @@ def main() -> int:
         server.start()
         try:
             caller = Caller(server)
-            for number, operation in enumerate(operations):
-                left = len(operations) - number
-                fuzz_operation(operation, caller, tally, -(-(options.cases - tally.cases) // left), options.seed)
+            for seed in itertools.count(options.seed):  # some operations can be asked in few ways: go round again
+                for number, operation in enumerate(operations):
+                    share = -(-(options.cases - tally.cases) // (len(operations) - number))
+                    fuzz_operation(operation, caller, tally, share, seed)
+                if tally.cases >= options.cases:
+                    break
         finally:
             server.stop()
     for fault in tally.faults:

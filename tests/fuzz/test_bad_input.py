@@ -139,6 +139,8 @@ async def test_bodies_beyond_the_limits(ward: Ward) -> None:
             answer = await ward.ask(request.method, ward.path(request), huge)
         except aiohttp.ClientOSError:
             continue  # refused while we were still sending: the answer went out before the body was read
+        if "room_keys/keys" in request.path:
+            continue  # a whole backup may be as large as that
         assert (answer.status, errcode(answer)) == (413, "M_TOO_LARGE"), request.name
 
 

@@ -30,7 +30,7 @@ async def sync(w: Walk) -> None:
     assert left in got["rooms"]["leave"]
     await w(c.ada, "GET", "/v3/sync", params={**since, "full_state": "true"})
     await w(c.ada, "GET", "/v3/sync", params={**since, "filter": limited, "use_state_after": "true"})
-    fields = ["type", "content.body", "event_id", "sender", "origin_server_ts"]
+    fields = ["type", "content", "event_id", "sender", "origin_server_ts"]
     leave = json.dumps({"room": {"include_leave": True}, "event_format": "client", "event_fields": fields})
     await w(c.ada, "GET", "/v3/sync", params={"timeout": "0", "filter": leave})
     await w(c.ada, "GET", "/v3/sync", params={"since": got["next_batch"], "timeout": "50"})
