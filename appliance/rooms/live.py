@@ -69,6 +69,18 @@ class Live:
         newest_first.reverse()
         return newest_first
 
+    def recent(self, rid: int) -> tuple[list[Row], int]:
+        """Return all recent events of a room, oldest first, and the position after which they are complete.
+
+        May be called from a reader's thread: the copy is made in one step, and the position read after it can only be
+        too careful.
+        """
+        ring = self._rings.get(rid)
+        if ring is None:
+            return [], self._floors.get(rid, self._start)
+        rows = list(ring.rows)
+        return rows, ring.floor
+
     def last_pos(self, rid: int) -> int | None:
         """Return the position of the newest event since the start, None if nothing happened in the room since."""
         ring = self._rings.get(rid)
@@ -76,10 +88,10 @@ class Live:
             return self._floors.get(rid)
         return ring.rows[-1].pos if ring.rows else ring.floor
 
-    def related(self, rid: int, event_id: str) -> bool:
-        """Tell whether something relates to a recent event, so that aggregations must be looked up."""
+    def related(self, rid: int, pos: int | None, event_id: str) -> bool:
+        """Tell whether something may relate to an event, so that aggregations must be looked up."""
         ring = self._rings.get(rid)
-        return ring is None or event_id in ring.related
+        return ring is None or pos is None or pos <= ring.floor or event_id in ring.related
 
     def encoded(self, row: Row) -> Encoded:
         """Return the event's client format, serialised once for all readers while the event is recent."""

@@ -7,17 +7,12 @@ does not know yet) makes it decline, and the whole delta is read from the store 
 
 from __future__ import annotations
 
-import orjson
-
 from appliance.rooms.live import Live
-from appliance.store.events import Row
 from appliance.sync.ask import Ask
 from appliance.sync.lazy import Marks
-from appliance.sync.room import Part
+from appliance.sync.room import Part, plain, unsigned
 from appliance.sync.stretch import Stretch
 from appliance.sync.waiters import Hub, Hubs
-
-JOINED = b'"membership":"join"'
 
 
 class Quick:
@@ -53,7 +48,7 @@ class Quick:
         if member is None or self._hubs.aside_after(room_id, after):
             return None
         rows = self._live.since(member.rid, after, upto)
-        if rows is None or len(rows) > ask.filter.limit or not all(map(self._plain, rows)):
+        if rows is None or len(rows) > ask.filter.limit or not all(plain(row, self._live) for row in rows):
             return None
         wanted = ask.filter.timeline
         if ignored or not wanted.passes_all:
@@ -64,18 +59,5 @@ class Quick:
             return None
         part = Part(room_id, member.rid, False, Stretch(rows, False, after))
         session = ask.requester.session
-        part.timeline = [self._live.encoded(row).fragment(now, _unsigned(row, session)) for row in rows]
+        part.timeline = [self._live.encoded(row).fragment(now, unsigned(row, session)) for row in rows]
         return part
-
-    def _plain(self, row: Row) -> bool:
-        """Tell whether an event looks the same to everybody and changes nothing else."""
-        event = row.event
-        if event.state_key is not None or row.redacted_by is not None or event.redacts is not None:
-            return False
-        return not self._live.related(row.rid, event.event_id)
-
-
-def _unsigned(row: Row, session: int) -> bytes:
-    if row.txn is None or row.session != session:
-        return JOINED
-    return b'%b,"transaction_id":%b' % (JOINED, orjson.dumps(row.txn))

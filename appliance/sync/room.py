@@ -11,7 +11,7 @@ Source: client-server API, "Syncing" and "Lazy-loading room members"; MSC4222.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,21 +19,23 @@ import orjson
 
 from appliance.matrix import client_event
 from appliance.matrix.event import Event
+from appliance.rooms.live import Live
 from appliance.rooms.render import Renderer
 from appliance.store import events, receipts, rooms, state, sync
 from appliance.store.events import Row
 from appliance.store.readers import Rx
 from appliance.store.rooms import Membership
 from appliance.store.state import Key
-from appliance.sync import stretch
+from appliance.sync import stretch as stretches
 from appliance.sync.ask import Ask
 from appliance.sync.filters import SyncFilter, pick
 from appliance.sync.known import Known, KnownEvents
 from appliance.sync.lazy import Marks
-from appliance.sync.stretch import Stretch
+from appliance.sync.stretch import Pass, Stretch
 
 Json = Any
 MEMBER: Final = "m.room.member"
+JOINED: Final = b'"membership":"join"'
 NAMES: Final = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
 
@@ -67,6 +69,7 @@ class Shelf:
 
     known: KnownEvents
     marks: Marks
+    live: Live
     now: int
 
 
@@ -115,10 +118,10 @@ class RoomReader:
 
     def _part(self, member: Membership, after: int | None, upto: int, whole: bool) -> Part:
         """Put timeline, state and summary together for a stretch of the stream."""
-        found = self._stretch(member, after, upto)
+        found = self.stretch(member, after, upto)
         part = Part(member.room_id, member.rid, after is None, found)
-        changed = self._changed(member, None if whole else after, upto)
-        part.timeline = self._events(found.rows)
+        changed = self.changed(member, None if whole else after, upto)
+        part.timeline = self.timeline(member, found.rows)
         if part.fresh or any(kind == MEMBER for kind, _ in changed):
             part.summary = self._summary(member.rid)
         section = dict(changed) if self._ask.state_after else self._section(changed, found, whole, after)
@@ -132,12 +135,16 @@ class RoomReader:
 
     # -- timeline --------------------------------------------------------------------------------------------------
 
-    def _stretch(self, member: Membership, after: int | None, upto: int) -> Stretch:
+    def stretch(self, member: Membership, after: int | None, upto: int, limit: int | None = None) -> Stretch:
+        """Return the newest events of a stretch of the room that the user may and wants to see."""
         if not self._filter.timeline.wants_room(member.room_id):
             return Stretch((), False, upto)
-        return stretch.read(self._rx, member.rid, after, upto, self._filter.limit, self._keeper(member, after))
+        most = self._filter.limit if limit is None else limit
+        keep = self._keeper(member, after)
+        found = stretches.from_memory(*self._shelf.live.recent(member.rid), after, upto, most, keep)
+        return found if found is not None else stretches.read(self._rx, member.rid, after, upto, most, keep)
 
-    def _keeper(self, member: Membership, after: int | None) -> stretch.Pass:
+    def _keeper(self, member: Membership, after: int | None) -> Pass:
         """Return what takes out of the timeline the events the client may not or does not want to see."""
         wanted, ignored = self._filter.timeline, self.renderer.ignored()
         # Whoever was joined all the time sees everything that happened since.
@@ -156,7 +163,20 @@ class RoomReader:
         sight = self.renderer.sight(member.rid)
         return [row for row in rows if row.eid == member.eid or sight.sees(row)]
 
-    def _events(self, rows: Sequence[Row]) -> list[Json]:
+    def timeline(self, member: Membership, rows: Sequence[Row]) -> list[Json]:
+        """Return a timeline; what looks the same to everybody goes out in the bytes that all readers share."""
+        if not self._filter.plain or member.membership != "join":
+            return self.events(rows)
+        session, live, now = self._ask.requester.session, self._shelf.live, self._shelf.now
+        shared = [(row.pos or 0) > member.pos and plain(row, live) for row in rows]
+        others = iter(self.events([row for row, same in zip(rows, shared, strict=True) if not same]))
+        return [
+            live.encoded(row).fragment(now, unsigned(row, session)) if same else next(others)
+            for row, same in zip(rows, shared, strict=True)
+        ]
+
+    def events(self, rows: Sequence[Row]) -> list[Json]:
+        """Return events in the form the client asked for."""
         if self._filter.federation_format:
             return [self._shaped(dict(row.event.pdu)) for row in rows]
         return [self._shaped(event) for event in self.renderer.render(rows)]
@@ -167,7 +187,7 @@ class RoomReader:
 
     # -- state -----------------------------------------------------------------------------------------------------
 
-    def _changed(self, member: Membership, after: int | None, upto: int) -> Mapping[Key, int]:
+    def changed(self, member: Membership, after: int | None, upto: int) -> Mapping[Key, int]:
         """Return what the state at `upto` sets differently from that at `after` (all of it for None)."""
         present = member.membership == "join"
         if after is None and present:
@@ -188,7 +208,7 @@ class RoomReader:
         section = {key: eid for key, eid in changed.items() if key not in replaced}
         before = {key: eid for key, eid in replaced.items() if eid is not None} if whole or found.limited else {}
         if before and not whole:
-            news = self._shelf.known.load(self._rx, list(before.values()))
+            news = self.known(list(before.values()))
             before = {key: eid for key, eid in before.items() if eid in news and (news[eid].pos or 0) > (after or 0)}
         return section | before
 
@@ -213,13 +233,17 @@ class RoomReader:
             return False
         return self._shelf.marks.knows(part.rid, user_id, self._since)
 
+    def known(self, eids: Collection[int]) -> dict[int, Known]:
+        """Return state events ready to be sent."""
+        return self._shelf.known.load(self._rx, eids)
+
     def _state(self, part: Part, section: Mapping[Key, int]) -> list[Json]:
         wanted = self._filter.state
         if not section or not wanted.wants_room(part.room_id):
             return []
         if not self._filter.plain:
             return self._unusual(section)
-        found = self._shelf.known.load(self._rx, section.values())
+        found = self.known(section.values())
         return [
             event.encoded.fragment(self._shelf.now)
             for event in found.values()
@@ -229,7 +253,7 @@ class RoomReader:
     def _unusual(self, section: Mapping[Key, int]) -> list[Json]:
         wanted = self._filter.state
         rows = events.by_eids(self._rx, section.values()).values()
-        return self._events([row for row in rows if wanted.wants(row.event)])
+        return self.events([row for row in rows if wanted.wants(row.event)])
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
@@ -251,6 +275,21 @@ class RoomReader:
     def stripped(self, member: Membership) -> list[dict[str, object]]:
         """Return what an invited or knocking user may know of the room."""
         return rooms.stripped(self._rx, member.user_id, member.rid)
+
+
+def plain(row: Row, live: Live) -> bool:
+    """Tell whether an event looks the same to everybody who is joined: nothing of it depends on other events."""
+    event = row.event
+    if event.state_key is not None or row.redacted_by is not None or event.redacts is not None:
+        return False
+    return not live.related(row.rid, row.pos, event.event_id)
+
+
+def unsigned(row: Row, session: int) -> bytes:
+    """Return the members of `unsigned` of a plain event for somebody joined (see `Encoded.fragment`)."""
+    if row.txn is None or row.session != session:
+        return JOINED
+    return b'%b,"transaction_id":%b' % (JOINED, orjson.dumps(row.txn))
 
 
 def _passes(event: Known, contains_url: bool | None, kind: bool) -> bool:

@@ -48,6 +48,20 @@ def read(rx: Rx, rid: int, after: int | None, upto: int, limit: int, keep: Pass)
     return Stretch(found[::-1], True, at)
 
 
+def from_memory(
+    recent: Sequence[Row], floor: int, after: int | None, upto: int, limit: int, keep: Pass
+) -> Stretch | None:
+    """Answer as `read` does from the newest events (complete after `floor`), None if they do not reach that far."""
+    rows = [row for row in reversed(recent) if (after or 0) < (row.pos or 0) <= upto]
+    if after is not None and after >= floor:
+        found = list(keep(rows))
+        return cut(found, limit) if len(found) > limit else Stretch(found[::-1], False, after)
+    if len(rows) <= limit:
+        return None
+    found = list(keep(rows))
+    return cut(found, limit) if len(found) > limit else None
+
+
 def cut(newest_first: Sequence[Row], limit: int) -> Stretch:
     """Keep the newest `limit` of more events than that."""
     if limit == 0:

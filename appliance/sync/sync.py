@@ -102,6 +102,7 @@ class Sync:
         self._unread = unread
         self._known = known
         self._clock = clock
+        self._live = live
         self._quick = Quick(live, hubs)
         self._lazy = LazyMembers()
         self._own: OrderedDict[tuple[str, str], _Own] = OrderedDict()
@@ -172,10 +173,10 @@ class Sync:
     async def _from_store(self, ask: Ask, hub: Hub) -> Delta:
         requester, wakes = ask.requester, hub.wakes
         marks = self._lazy.of(requester.user_id, requester.device_id)
-        delta = await self._store.read(deltas.read, ask, Shelf(self._known, marks, self._clock()))
+        delta = await self._store.read(deltas.read, ask, Shelf(self._known, marks, self._live, self._clock()))
         if delta.stale:
             # A token of a file that was restored from a backup: the client must start anew rather than miss news.
-            return await self._store.read(deltas.read, _anew(ask), Shelf(self._known, marks, self._clock()))
+            return await self._store.read(deltas.read, _anew(ask), Shelf(self._known, marks, self._live, self._clock()))
         for part in delta.join:
             marks.sent(part.rid, part.shown, delta.upto)
         if delta.acknowledged is not None:
