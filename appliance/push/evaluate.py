@@ -6,6 +6,7 @@ receipt what is unread (`work_out`).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from appliance.matrix import canonical
@@ -122,8 +123,12 @@ class Question:
     touched: int
 
 
-def work_out(rx: Rx, question: Question, taste: Taste, facts: RoomFacts) -> Standing | None:
-    """Evaluate a person's standing from the store; None for somebody who is not in the room."""
+Recent = Callable[[int], tuple[list[Row], int]]
+"""The newest events of a room (rid) in memory, oldest first, and the position after which they are complete."""
+
+
+def work_out(rx: Rx, question: Question, taste: Taste, facts: RoomFacts, recent: Recent) -> Standing | None:
+    """Evaluate a person's standing; None for somebody who is not in the room."""
     user_id, rid, upto = question.user_id, question.rid, question.upto
     membership = rooms.membership(rx, user_id, rid)
     if membership is None or membership.membership != "join":
@@ -132,7 +137,7 @@ def work_out(rx: Rx, question: Question, taste: Taste, facts: RoomFacts) -> Stan
     since = _joined_since(rx, membership)
     standing = Standing(_name_in(rx, rid, user_id), since, read, upto, question.touched)
     floor, main = max(since, read.whole), max(since, read.upto(MAIN))
-    rows = events.timeline(rx, rid, after=main, upto=upto, limit=SCAN, backwards=True)
+    rows = _newest(rx, rid, main, upto, recent)
     if main > floor:  # the main timeline is read further than some thread may be
         older = events.by_eids(rx, push.thread_eids(rx, rid, floor, main, SCAN))
         rows += sorted(older.values(), key=lambda row: -(row.pos or 0))
@@ -143,6 +148,21 @@ def work_out(rx: Rx, question: Question, taste: Taste, facts: RoomFacts) -> Stan
             standing.note(find_thread(rx, row), row.pos, outcome.highlight)
     standing.settle()
     return standing
+
+
+def _newest(rx: Rx, rid: int, after: int, upto: int, recent: Recent) -> list[Row]:
+    """Return the events with after < pos <= upto, the newest first, from memory if it reaches back that far."""
+    rows, complete = recent(rid)
+    if after >= complete:
+        return [row for row in reversed(rows) if after < (row.pos or 0) <= upto]
+    return events.timeline(rx, rid, after=after, upto=upto, limit=SCAN, backwards=True)
+
+
+def work_out_all(
+    rx: Rx, questions: Sequence[tuple[Question, RoomFacts]], taste: Taste, recent: Recent
+) -> dict[int, Standing | None]:
+    """Evaluate one person's standings in many rooms (by rid) in one read."""
+    return {question.rid: work_out(rx, question, taste, facts, recent) for question, facts in questions}
 
 
 def marks(rx: Rx, user_id: str, rid: int) -> Marks:

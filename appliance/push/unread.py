@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,6 +37,9 @@ class Recent(Protocol):
 
     def since(self, rid: int, after: int, upto: int) -> list[Row] | None:
         """Return the events with after < pos <= upto, None if memory does not reach back that far."""
+
+    def recent(self, rid: int) -> tuple[list[Row], int]:
+        """Return all recent events, and the position after which they are complete; from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,19 @@ class Unread:
             return NOTHING
         standing = await self._standing(user_id, rid, upto)
         return standing.counts if standing is not None else NOTHING
+
+    async def prepare(self, user_id: str, rids: Iterable[int], upto: int) -> None:
+        """Work out a person's standings in many rooms at once, so that `counts` finds them (an initial sync)."""
+        person = await self._person(user_id)
+        missing = [rid for rid in rids if rid not in person.standings]
+        if not missing:
+            return
+        touched, breaks, taste = person.touched, self._breaks, person.taste
+        at = max(upto, self._store.changes.position)
+        questions = [(Question(user_id, rid, at, touched), await self._facts.of(rid)) for rid in missing]
+        found = await self._store.read(evaluate.work_out_all, questions, taste, self._live.recent)
+        if breaks == self._breaks and taste is person.taste:
+            person.standings.update((rid, standing) for rid, standing in found.items() if standing is not None)
 
     async def examine(self, user_id: str, rid: int, rows: Sequence[Row]) -> list[Judged]:
         """Return those of some events of one room that notify a person, in the given order."""
@@ -174,7 +190,7 @@ class Unread:
         touched, breaks, taste = person.touched, self._breaks, person.taste
         facts = await self._facts.of(rid)
         question = Question(user_id, rid, upto, touched)
-        standing = await self._store.read(evaluate.work_out, question, taste, facts)
+        standing = await self._store.read(evaluate.work_out, question, taste, facts, self._live.recent)
         if standing is not None and breaks == self._breaks and taste is person.taste:
             person.standings[rid] = standing
         return standing

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -61,6 +61,10 @@ class Unread(Protocol):
 
     def counts(self, user_id: str, room_id: str, upto: int) -> Awaitable[Counts]:
         """Return the counts as of a stream position."""
+        ...
+
+    def prepare(self, user_id: str, rids: Iterable[int], upto: int) -> Awaitable[None]:
+        """Get ready to tell the counts of many rooms."""
         ...
 
 
@@ -235,6 +239,9 @@ class Sync:
 
     async def _joined(self, ask: Ask, found: _Found) -> dict[str, Json]:
         join: dict[str, Json] = {}
+        if len(found.delta.join) > 1:
+            rids = [part.rid for part in found.delta.join]
+            await self._unread.prepare(ask.requester.user_id, rids, found.delta.upto)
         for part in found.delta.join:
             room = join[part.room_id] = _room(ask, part)
             room["summary"] = part.summary
