@@ -50,6 +50,7 @@ from appliance.doors.client import (
     reports,
     search,
     send,
+    sliding_sync,
     spaces,
     state_reading,
     sync,
@@ -88,6 +89,7 @@ from appliance.sync.ephemeral import Ephemeral
 from appliance.sync.filters import Filters
 from appliance.sync.known import KnownEvents
 from appliance.sync.presence import Presence
+from appliance.sync.sliding import SlidingSync
 from appliance.sync.sync import Sync
 from appliance.sync.waiters import Hubs
 
@@ -281,6 +283,9 @@ class News:
         self._sync = Sync(
             store, rooms.live, self._hubs, self._ephemeral, rooms.typing, self._presence, unread, known, clock
         )
+        self._sliding = SlidingSync(
+            store, rooms.live, self._hubs, self._ephemeral, rooms.typing, self._presence, unread, known, clock
+        )
         self._filters = Filters(store)
         targets = Targets.of(config.push_gateways)
         self._gateway = Gateway(targets)
@@ -300,6 +305,7 @@ class News:
         """Return the operations that tell what is new."""
         return [
             *sync.routes(self._sync, self._filters),
+            *sliding_sync.routes(self._sliding),
             *presence.routes(self._presence),
             *push.routes(self._rule_book, self._registration, self._history, clock),
         ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """One group commit as the rest of the house sees it.
 
     `position` is the highest stream position now on disk; `users` and `rooms` (room ids) are those whose
@@ -15,9 +16,9 @@ class Commit:
     """
 
     position: int
-    users: frozenset[str] = field(default_factory=frozenset)
-    rooms: frozenset[str] = field(default_factory=frozenset)
-    asides: frozenset[str] = field(default_factory=frozenset)
+    users: frozenset[str] = msgspec.field(default_factory=frozenset)
+    rooms: frozenset[str] = msgspec.field(default_factory=frozenset)
+    asides: frozenset[str] = msgspec.field(default_factory=frozenset)
 
 
 class Changes:
@@ -26,6 +27,7 @@ class Changes:
     def __init__(self) -> None:
         self.position = 0
         self._listeners: list[Callable[[Commit], None]] = []
+        self._awaited: list[tuple[int, asyncio.Future[None]]] = []
 
     def listen(self, listener: Callable[[Commit], None]) -> None:
         """Call `listener` on the loop after each commit, in the order of registration. It must not block."""
@@ -36,3 +38,18 @@ class Changes:
         self.position = max(self.position, commit.position)
         for listener in self._listeners:
             listener(commit)
+        if self._awaited:
+            self._arrive()
+
+    async def reached(self, position: int) -> None:
+        """Return once everybody was told of all commits up to `position`, which a reader has seen on disk already."""
+        if self.position < position:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._awaited.append((position, future))
+            await future
+
+    def _arrive(self) -> None:
+        for position, future in self._awaited:
+            if position <= self.position and not future.done():
+                future.set_result(None)
+        self._awaited = [(position, future) for position, future in self._awaited if not future.done()]

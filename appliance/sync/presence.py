@@ -1,7 +1,7 @@
 """Who is online. In memory only: after a restart everybody is offline until their client asks for something.
 
-A syncing client keeps its user online. Whoever has not synced for `ABSENT` is offline, whoever has done nothing of their own
-accord for `IDLE` is unavailable. While somebody is `currently_active` nobody is told of every single deed.
+A syncing client keeps its user online. Whoever has not synced for `ABSENT` is offline, whoever has done nothing of
+their own accord for `IDLE` is unavailable. While somebody is `currently_active` nobody is told of every single deed.
 
 Source: client-server API, "Presence".
 """
@@ -32,7 +32,7 @@ OFFLINE: Final = "offline"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Somebody's presence. `active` is when they last did something, `synced` when they were last here (milliseconds)."""
+    """Somebody's presence. `active` is when they last did something, `synced` when they were last here (ms)."""
 
     presence: str = OFFLINE
     status: str | None = None

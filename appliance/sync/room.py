@@ -22,6 +22,7 @@ from appliance.matrix.event import Event
 from appliance.rooms.live import Live
 from appliance.rooms.render import Renderer
 from appliance.store import events, receipts, rooms, state, sync
+from appliance.store.changes import Changes
 from appliance.store.events import Row
 from appliance.store.readers import Rx
 from appliance.store.rooms import Membership
@@ -65,11 +66,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What a read needs beside the store: shared caches and the time (milliseconds)."""
+    """What a read needs beside the store: shared caches, how far these follow the commits, the time (milliseconds)."""
 
     known: KnownEvents
     marks: Marks
     live: Live
+    changes: Changes
     now: int
 
 
@@ -141,7 +143,9 @@ class RoomReader:
             return Stretch((), False, upto)
         most = self._filter.limit if limit is None else limit
         keep = self._keeper(member, after)
-        found = stretches.from_memory(*self._shelf.live.recent(member.rid), after, upto, most, keep)
+        found = None
+        if self._shelf.changes.position >= upto:  # else this read has seen a commit of which memory does not know yet
+            found = stretches.from_memory(*self._shelf.live.recent(member.rid), after, upto, most, keep)
         return found if found is not None else stretches.read(self._rx, member.rid, after, upto, most, keep)
 
     def _keeper(self, member: Membership, after: int | None) -> Pass:

@@ -177,10 +177,14 @@ class Sync:
     async def _from_store(self, ask: Ask, hub: Hub) -> Delta:
         requester, wakes = ask.requester, hub.wakes
         marks = self._lazy.of(requester.user_id, requester.device_id)
-        delta = await self._store.read(deltas.read, ask, Shelf(self._known, marks, self._live, self._clock()))
+        shelf = Shelf(self._known, marks, self._live, self._store.changes, self._clock())
+        delta = await self._store.read(deltas.read, ask, shelf)
         if delta.stale:
             # A token of a file that was restored from a backup: the client must start anew rather than miss news.
-            return await self._store.read(deltas.read, _anew(ask), Shelf(self._known, marks, self._live, self._clock()))
+            marks.clear()
+            delta = await self._store.read(deltas.read, _anew(ask), shelf)
+        # The read may have seen a commit that the caches are only about to hear of: an answer never runs ahead of them.
+        await self._store.changes.reached(delta.upto)
         for part in delta.join:
             marks.sent(part.rid, part.shown, delta.upto)
         if delta.acknowledged is not None:
