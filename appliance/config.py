@@ -7,12 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
+
 from appliance.matrix.ids import ServerName
 from appliance.matrix.versions import KNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True):
     """A set of rules as values; the code asks for a value, never for the profile's name.
 
     `creatable_versions` and `default_version` are room versions; `public_rooms` says whether a room may be in the

@@ -11,9 +11,9 @@ import asyncio
 import enum
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
@@ -56,13 +56,12 @@ class Access(enum.Enum):
     ACCOUNT = enum.auto()  # as USER, and the account may be locked or suspended (log-out, whoami)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer with a status or headers of its own; `body` is JSON-able or ready bytes."""
 
-    body: Json = field(default_factory=dict)
+    body: Json = msgspec.field(default_factory=dict)
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Call:
@@ -168,8 +167,7 @@ Admit = Callable[[str, str], None]
 """Rate limit: (kind, key of the caller) -> None, or raises `LimitExceeded`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """One operation. `rate` names the limiter's kind; None means the default for the caller."""
 
     method: str

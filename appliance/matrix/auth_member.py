@@ -6,9 +6,10 @@ One function per membership, in the order of the specification; `membership` hol
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
+
+import msgspec
 
 from appliance.matrix.canonical import Json
 from appliance.matrix.event import Event
@@ -31,8 +32,7 @@ MOST_THIRD_PARTY_SIGNATURES: Final = 16
 """How many keys and signatures of a third-party invite are tried: a full event of them would cost half a minute."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(msgspec.Struct, frozen=True):
     """A membership event, the state it is held against, and what was looked up once."""
 
     event: Event

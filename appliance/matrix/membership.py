@@ -8,10 +8,11 @@ Source: room versions, authorisation rules for `m.room.member`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
+
+import msgspec
 
 from appliance.matrix.event import Event
 from appliance.matrix.versions import KNOWN, RoomVersion
@@ -34,8 +35,7 @@ class Entry(Enum):
     RESTRICTED = "whoever is invited, or vouched for by a member who may invite"
 
 
-@dataclass(frozen=True, slots=True)
-class MembershipTable:
+class MembershipTable(msgspec.Struct, frozen=True):
     """The switches of one room version."""
 
     entry: Mapping[str, Entry]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from appliance.matrix.errors import MatrixError
 from appliance.matrix.ids import DeviceId, UserId
 
 
-@dataclass(frozen=True, slots=True)
-class Requester:
+class Requester(msgspec.Struct, frozen=True):
     """The account and device behind an access token.
 
     `session` is the row id of the log-in (one per device and log-in), used to make transaction ids idempotent

@@ -6,8 +6,10 @@ the number of *that* version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from appliance.matrix.errors import Forbidden
 
@@ -24,8 +26,7 @@ class Rejected(Forbidden):
         return f"rule {self.rule}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class RuleNumbers:
+class RuleNumbers(msgspec.Struct, frozen=True):
     """The numbers of one room version. Empty where the version has no such rule."""
 
     create_missing: str = "2.4"

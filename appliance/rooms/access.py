@@ -9,7 +9,7 @@ Source: client-server API, "Room History Visibility", "Leaving rooms", and the 4
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from appliance.matrix.errors import Forbidden, NotFound
 from appliance.rooms.visibility import WORLD_READABLE, last_joined
@@ -22,8 +22,7 @@ from appliance.store.writer import Tx
 _REFUSAL = "You are not in this room"
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True):
     """A room as one person may read it.
 
     `sid` is the state snapshot they may see: the current one, or that of the moment they left (`left` is then the event

@@ -10,8 +10,9 @@ Source: client-server API, `POST /createRoom`; room version 12 for privileged cr
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from appliance.matrix import versions
 from appliance.matrix.errors import BadJson, Forbidden, InvalidParam, MatrixError, UnsupportedRoomVersion
@@ -29,8 +30,7 @@ from appliance.store.writer import Tx
 Json = Any
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(msgspec.Struct, frozen=True):
     """What a preset name of `createRoom` stands for."""
 
     join_rule: str
@@ -46,8 +46,7 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """A parsed `createRoom` request. `alias` is the full alias; `version` None means the profile's default."""
 
     preset: Preset
@@ -58,13 +57,12 @@ class Wish:
     invite: tuple[UserId, ...] = ()
     is_direct: bool = False
     public: bool = False
-    creation_content: Mapping[str, Json] = field(default_factory=dict)
+    creation_content: Mapping[str, Json] = msgspec.field(default_factory=dict)
     initial_state: Sequence[tuple[str, str, Mapping[str, Json]]] = ()
-    power_levels: Mapping[str, Json] = field(default_factory=dict)
+    power_levels: Mapping[str, Json] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Founding:
+class Founding(msgspec.Struct, frozen=True):
     """What the house allows: the versions that may be created, the default one, and a maker of random room ids."""
 
     creatable: Sequence[str]

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix import versions
 from appliance.matrix.errors import Forbidden, InvalidParam, NotFound, Unknown
@@ -100,8 +101,7 @@ def set_visibility(tx: Tx, requester: Requester, room_id: str, public: bool) -> 
 # -- the public directory --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """A request for a part of the directory. `room_types` None means all; a None inside it means rooms without a
     type.
     """

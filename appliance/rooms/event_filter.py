@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix import canonical
 from appliance.matrix.errors import BadJson, InvalidParam, NotJson
@@ -19,8 +20,7 @@ MAX_ITEMS: Final = 1_000
 MAX_TEXT: Final = 255
 
 
-@dataclass(frozen=True, slots=True)
-class RoomEventFilter:
+class RoomEventFilter(msgspec.Struct, frozen=True):
     """A parsed filter. None for a list means that it does not restrict; `limit` None leaves the endpoint's default."""
 
     limit: int | None = None

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix.errors import Forbidden, InvalidParam
 from appliance.matrix.ids import is_room_id
@@ -35,8 +36,7 @@ _TOKEN: Final = re.compile(r"h(\d{1,6})_(\d{1,4})_([01])", re.ASCII)
 _ORDER: Final = re.compile(r"[\x20-\x7e]{1,50}")
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(msgspec.Struct, frozen=True):
     """A request for a part of the tree; `skip` rooms were given before."""
 
     limit: int = DEFAULT_LIMIT

@@ -10,8 +10,9 @@ Source: client-server API, "Receipts", "Read and unread markers".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from appliance.matrix import canonical
 from appliance.matrix.errors import InvalidParam
@@ -28,8 +29,7 @@ KINDS: Final = (READ, PRIVATE, FULLY_READ)
 MAIN: Final = "main"
 
 
-@dataclass(frozen=True, slots=True)
-class Markers:
+class Markers(msgspec.Struct, frozen=True):
     """What a request moves: kinds of `KINDS` with the event each moves to; `thread_id` is "" for unthreaded receipts.
     """
 

@@ -5,8 +5,9 @@ Source: client-server API, "Relationships API".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix.requester import Requester
 from appliance.matrix.tokens import timeline_token
@@ -24,8 +25,7 @@ MAX_LIMIT: Final = 500
 MAX_SCAN: Final = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class Kin:
+class Kin(msgspec.Struct, frozen=True):
     """Which relations of `parent`: of one type and event type, or all (None); `start` and `stop` are timeline points.
     """
 

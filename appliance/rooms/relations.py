@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from appliance.rooms.visibility import Sight
 from appliance.store import events, relations
 from appliance.store.events import Row
@@ -33,8 +35,7 @@ MAX_TREE: Final = 5_000
 _CANDIDATES: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Thread:
+class Thread(msgspec.Struct, frozen=True):
     """The summary of a thread for one viewer."""
 
     latest: Row

@@ -13,8 +13,9 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix.errors import Forbidden, InvalidParam
 from appliance.matrix.requester import Requester
@@ -49,8 +50,7 @@ _WORD: Final = re.compile(r'"([^"]*)"|([^\s"]+)')
 _TOKEN: Final = re.compile(r"([op])(\d{1,18})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """How much of what surrounds a result is wanted."""
 
     before: int
@@ -58,8 +58,7 @@ class Context:
     profiles: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """A parsed search. `group_by` holds `room_id` and `sender`; `token` is where to go on."""
 
     term: str
@@ -196,8 +195,7 @@ def _question(wish: Wish, words: str, rids: Sequence[int]) -> Question:
     return Question(words, rids, wish.kinds, False, skip=min(int(match[2]), MAX_COUNT))
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(msgspec.Struct, frozen=True):
     rows: list[tuple[Row, float]]
     next: str | None
 

@@ -7,8 +7,9 @@ definitions `PublishedRoomsChunk` and `RoomSummary`; "Restricted rooms" for who 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix import versions
 from appliance.matrix.errors import NotFound, UnsupportedRoomVersion
@@ -37,8 +38,7 @@ MAX_ALLOWED: Final = 100
 """Rooms of a restricted join rule that are looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What a summary is made of: the room, its describing state by type, how many are joined."""
 
     room: RoomRow

@@ -6,7 +6,6 @@ Source: client-server API, "Threading", `GET /rooms/{roomId}/threads`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -27,8 +26,7 @@ MAX_LIMIT: Final = 100
 MAX_SCAN: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """Which threads: only those the reader took part in, from the timeline point `start`, at most `limit`."""
 
     participated: bool = False

@@ -11,8 +11,9 @@ Source: client-server API, `GET /rooms/{roomId}/messages`, `/context/{eventId}`,
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix.errors import NotFound
 from appliance.matrix.requester import Requester
@@ -36,8 +37,7 @@ _BATCH: Final = 100
 _NEAREST: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """Which part of a timeline: from the point `start` (None: the very end or beginning) towards `stop`."""
 
     backwards: bool
@@ -47,8 +47,7 @@ class Page:
     filter: RoomEventFilter = EVERYTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(msgspec.Struct, frozen=True):
     """What a scan found, and the point where it stopped; None when the range is exhausted."""
 
     rows: list[Row]
@@ -183,8 +182,7 @@ def _context_state(rx: Rx, newest: Row, shown: Sequence[Row], wanted: RoomEventF
     return rows if wanted.passes_all else [row for row in rows if wanted.wants(row.event)]
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """The events before (newest first) and after (oldest first) an event, and the tokens to read on from either side.
     """
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix.ids import localpart
 from appliance.store import directory
@@ -28,8 +29,7 @@ MAX_FOREIGN: Final = 10_000
 _WORDS: Final = re.compile(r"[\w]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(msgspec.Struct, frozen=True):
     """Somebody who may be found."""
 
     user_id: str

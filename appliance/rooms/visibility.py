@@ -21,9 +21,9 @@ Source: client-server API, "Room History Visibility", server behaviour.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import orjson
 
 from appliance.store import account_data, events, rooms, timeline
@@ -45,8 +45,7 @@ _CHAIN: Final = 100
 _MAX_IGNORED: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """What the state at an event says about a viewer: the history visibility and the viewer's membership."""
 
     visibility: str

@@ -6,7 +6,7 @@ stays taken after deactivation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -33,8 +33,7 @@ CREATE TABLE registration_token (
 _COLUMNS = "user_id, password, admin, created, deactivated, erased, locked, suspended"
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """One local account; `created` in milliseconds since the epoch."""
 
     user_id: str

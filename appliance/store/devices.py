@@ -7,7 +7,8 @@ says: the devices, device keys or cross-signing keys of this user (local or remo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from appliance.store import to_device
 from appliance.store.readers import Rx
@@ -34,8 +35,7 @@ CREATE INDEX device_list_change_user ON device_list_change (user_id, pos);
 _COLUMNS = "session, user_id, device_id, display_name, created, seen, seen_ip"
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     """One device: `session` its row id, times in milliseconds since the epoch."""
 
     session: int

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -34,8 +34,7 @@ CREATE TABLE key_backup (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(msgspec.Struct, frozen=True):
     """One backup: `auth_data` is JSON bytes."""
 
     version: int
@@ -44,8 +43,7 @@ class Version:
     etag: int
 
 
-@dataclass(frozen=True, slots=True)
-class BackedUpKey:
+class BackedUpKey(msgspec.Struct, frozen=True):
     """One room key of a backup: `session_data` is the encrypted part as JSON bytes."""
 
     room_id: str

@@ -8,7 +8,8 @@ its upload sends the same keys again, and a key that somebody already has must n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -71,8 +72,7 @@ REMEMBERED = 400
 """Claimed keys remembered per device: several times what a client publishes at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
+class StoredKey(msgspec.Struct, frozen=True):
     """A one-time or fallback key: its algorithm, id, and the key as uploaded (JSON bytes: an object or a string)."""
 
     algorithm: str
@@ -80,8 +80,7 @@ class StoredKey:
     json: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(msgspec.Struct, frozen=True):
     """A signature over somebody's key: `target` is a device id or the unpadded base64 of a cross-signing key."""
 
     target_user: str

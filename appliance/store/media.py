@@ -8,8 +8,9 @@ the content arrives. All times are milliseconds since the epoch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -37,8 +38,7 @@ CREATE INDEX media_expires ON media (expires) WHERE expires IS NOT NULL;
 _COLUMNS = "origin, media_id, sha256, size, content_type, filename, uploader, ts, expires, open, quarantined"
 
 
-@dataclass(frozen=True, slots=True)
-class MediaRow:
+class MediaRow(msgspec.Struct, frozen=True):
     """One reference to a stored file, or a promise of one (`sha256` None)."""
 
     origin: str
@@ -54,8 +54,7 @@ class MediaRow:
     quarantined: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True):
     """What an upload turned out to be; `open`: the old routes may show it."""
 
     sha256: bytes

@@ -7,7 +7,8 @@ fields are one small JSON object per user, because they are always limited toget
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -23,8 +24,7 @@ CREATE TABLE profile (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True):
     """What everybody may know of a user. `fields` is a JSON object of all fields but display name and avatar."""
 
     user_id: str

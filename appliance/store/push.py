@@ -6,8 +6,9 @@ has been handed to its gateway, and what lies beyond is still owed. Moving the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -38,8 +39,7 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PusherRow:
+class PusherRow(msgspec.Struct, frozen=True):
     """One pusher. `data` is its JSON, `ts` when it was last set (milliseconds), `cursor` what it was served up to."""
 
     pid: int

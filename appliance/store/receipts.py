@@ -7,7 +7,7 @@ see them is the caller's business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -36,8 +36,7 @@ MAX_THREADS = 1000
 _COLUMNS = "user_id, kind, thread_id, event_id, event_pos, ts, pos"
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptRow:
+class ReceiptRow(msgspec.Struct, frozen=True):
     """One receipt. `ts` is milliseconds since the epoch, `pos` the stream position at which it was set."""
 
     user_id: str

@@ -10,7 +10,8 @@ found by parent, never by walking through all relations of a room.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.timeline import HIDDEN
@@ -22,8 +23,7 @@ CHUNK = 500
 _LIVE = f"e.pos IS NOT NULL AND e.redacted_by IS NULL AND e.flags&{HIDDEN}=0"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """Which children: `rel_type` and `type` (None: any), positions in (`after`, `upto`], at most `limit`."""
 
     rel_type: str | None

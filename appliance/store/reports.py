@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -21,8 +21,7 @@ CREATE INDEX report_reporter ON report (reporter, ts);
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """One report: an event has `room_id` and `event_id`, a room only `room_id`, a person only `user_id`. `ts` in ms."""
 
     reporter: str

@@ -8,8 +8,8 @@ the stream position of that change; `stripped` keeps what an invited or knocking
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import orjson
 
 from appliance.matrix.ids import RoomId, UserId
@@ -52,8 +52,7 @@ CREATE TABLE public_room (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RoomRow:
+class RoomRow(msgspec.Struct, frozen=True):
     """A room this server knows; `sid` is the snapshot of its current state (None: known only by an invite)."""
 
     rid: int
@@ -62,8 +61,7 @@ class RoomRow:
     sid: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
+class Membership(msgspec.Struct, frozen=True):
     """Where one user stands in one room: the newest membership event (`eid`) and when it took effect (`pos`)."""
 
     user_id: UserId

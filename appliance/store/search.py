@@ -10,9 +10,9 @@ text out when the cursor passes it; until then, every question here leaves redac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import orjson
 
 from appliance.store.readers import Rx
@@ -82,8 +82,7 @@ def text_of(type: str, content: Mapping[str, Any]) -> str:
     return "\n".join(dict.fromkeys(part for part in parts if isinstance(part, str) and part))
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """A search: an FTS5 expression over `body`, the rooms and kinds of text to look at.
 
     `recent` orders by time and goes on below position `before`; otherwise the best come first and `skip` are left out.

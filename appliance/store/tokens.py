@@ -6,7 +6,7 @@ for the first time (`settle`), so that a client that missed the answer can refre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -36,8 +36,7 @@ CREATE INDEX openid_token_expires ON openid_token (expires);
 """
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRow:
+class TokenRow(msgspec.Struct, frozen=True):
     """A token with its device and account; `expires` in milliseconds since the epoch, None for never."""
 
     id: int
