@@ -96,6 +96,9 @@ class Heads:
                 return head
             await head.settled.wait()
         loaded = await self._store.read(_load, room_id)
+        other = self._heads.get(room_id)
+        if other is not None and not other.broken:
+            return other  # a room must never have two heads: they would fork it
         if loaded is not None:
             self._heads[room_id] = loaded
             self._trim()
@@ -104,8 +107,8 @@ class Heads:
         return loaded
 
     def put(self, head: Head) -> None:
-        """Take in the head of a room that was just created."""
-        self._heads[head.room_id] = head
+        """Take in the head of a room that was just created, unless somebody found the room already."""
+        self._heads.setdefault(head.room_id, head)
         self._trim()
 
     def _trim(self) -> None:

@@ -209,10 +209,9 @@ def append(tx: Tx, rid: int, new: New, landed: Landed | None = None) -> Row:
     """
     event = new.event
     pos = tx.next_pos()
-    before = new.before if new.before is not None else _current_sid(tx, rid)
-    row = _insert(tx, rid, new, pos, before)
+    row = _insert(tx, rid, new, pos)
     if not new.flags & REJECTED:
-        row = _apply_state(tx, row, new, before)
+        row = _apply_state(tx, row, new, row.sid)
         _move_tips(tx, row)
     if not new.flags:
         _relate(tx, row)
@@ -231,22 +230,24 @@ def _current_sid(tx: Tx, rid: int) -> int | None:
     return sid
 
 
-def _insert(tx: Tx, rid: int, new: New, pos: int, before: int | None) -> Row:
+def _insert(tx: Tx, rid: int, new: New, pos: int) -> Row:
+    """Insert the row, for now with the snapshot of the state before it (the room's current one, unless given)."""
     event = new.event
     try:
-        cursor = tx.execute(
+        eid, before = tx.execute(
             "INSERT INTO event (event_id, rid, pos, type, sender, ts, depth, sid, flags, redacts, session, txn, json) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (event.event_id, rid, pos, event.type, event.sender, event.origin_server_ts, event.depth, before,
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ifnull(?, (SELECT sid FROM room WHERE rid=?)), ?, ?, ?, ?, ?) "
+            "RETURNING eid, sid",
+            (event.event_id, rid, pos, event.type, event.sender, event.origin_server_ts, event.depth, new.before, rid,
              new.flags, event.redacts or "", new.session, new.txn, event.raw),
-        )
+        ).fetchone()
     except sqlite3.IntegrityError:
         if new.session is not None and new.txn is not None:
             earlier = _sent(tx, rid, new.session, new.txn, event)
             if earlier is not None:
                 raise AlreadySent(earlier) from None
         raise
-    return Row(int(cursor.lastrowid or 0), rid, pos, before, new.flags, None, None, new.session, new.txn, event)
+    return Row(eid, rid, pos, before, new.flags, None, None, new.session, new.txn, event)
 
 
 def _sent(tx: Tx, rid: int, session: int, txn: str, event: Event) -> str | None:

@@ -34,7 +34,6 @@ NOT_OURS = {
     "application services and bridges: not part of a messenger between hospitals": (
         f"POST {C}/v1/appservice/{{appserviceId}}/ping",
         f"PUT {C}/v3/directory/list/appservice/{{networkId}}/{{roomId}}",
-        f"GET {C}/v3/thirdparty/protocols",
         f"GET {C}/v3/thirdparty/protocol/{{protocol}}",
         f"GET {C}/v3/thirdparty/location/{{protocol}}",
         f"GET {C}/v3/thirdparty/user/{{protocol}}",

@@ -32,7 +32,11 @@ def routes(base_url: str) -> list[Route]:
     async def get_well_known(call: Call) -> dict[str, Any]:
         return {"m.homeserver": {"base_url": base_url}}
 
+    async def get_protocols(call: Call) -> dict[str, Any]:
+        return {}  # no bridges to other networks
+
     return [
+        Route("GET", "/_matrix/client/v3/thirdparty/protocols", get_protocols),
         Route("GET", "/_matrix/client/versions", get_versions, access=Access.NONE),
         Route("GET", "/.well-known/matrix/client", get_well_known, access=Access.NONE),
     ]

@@ -17,6 +17,7 @@ async def discovery(w: Walk) -> None:
     await w(ada, "GET", "/v3/capabilities")
     await w(ada, "GET", "/versions")
     await w(ada, "GET", "/v3/voip/turnServer")
+    await w(ada, "GET", "/v3/thirdparty/protocols")
 
 
 async def registration(w: Walk) -> None:
