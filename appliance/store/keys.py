@@ -140,7 +140,8 @@ def was_claimed(rx: Rx | Tx, user_id: str, device_id: str, key: StoredKey) -> bo
 
 
 def add_one_time_keys(tx: Tx, user_id: str, device_id: str, keys: Iterable[StoredKey]) -> None:
-    """Add one-time keys, to be handed out in this order."""
+    """Add one-time keys, to be handed out in this order, and let the device's next sync count anew."""
+    tx.wake_user(user_id)
     tx.executemany(
         "INSERT INTO one_time_key (user_id, device_id, algorithm, key_id, json) VALUES (?,?,?,?,?)",
         [(user_id, device_id, key.algorithm, key.key_id, key.json) for key in keys],
@@ -200,6 +201,7 @@ def _remember(tx: Tx, user_id: str, device_id: str, algorithm: str, key_id: str,
 
 def put_fallback_key(tx: Tx, user_id: str, device_id: str, key: StoredKey) -> None:
     """Keep the fallback key of an algorithm, replacing the previous one; the same key again stays used."""
+    tx.wake_user(user_id)
     tx.execute(
         "INSERT INTO fallback_key (user_id, device_id, algorithm, key_id, json, used) VALUES (?,?,?,?,?,0) "
         "ON CONFLICT DO UPDATE SET used=CASE WHEN key_id=excluded.key_id AND json=excluded.json THEN used ELSE 0 END, "

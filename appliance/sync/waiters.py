@@ -101,6 +101,7 @@ class Hubs:
         self._members = members
         self._hubs: OrderedDict[str, Hub] = OrderedDict()
         self._by_room: dict[str, set[Hub]] = {}
+        self._founded = 0
         self._asides: OrderedDict[str, int] = OrderedDict()
         self._asides_floor = changes.position
         changes.listen(self._committed)
@@ -110,6 +111,8 @@ class Hubs:
         hub = self._hubs.get(user_id)
         if hub is None:
             hub = self._hubs[user_id] = Hub(user_id)
+            self._founded += 1
+            hub.wakes = self._founded << 32  # never the number of an earlier hub of the same user
             self._trim()
         self._hubs.move_to_end(user_id)
         while hub.stale:
