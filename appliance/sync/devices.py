@@ -88,6 +88,12 @@ def device_lists(rx: Rx, user_id: str, memberships: Iterable[Membership], stretc
     return DeviceLists(frozenset(changed), frozenset(parted - sharing - {user_id}))
 
 
+def changes(rx: Rx, user_id: str, after: int, upto: int) -> DeviceLists:
+    """Return whose devices changed for this user after one moment and up to another (GET /keys/changes)."""
+    active = sync.active_rooms(rx, user_id, after, upto)
+    return device_lists(rx, user_id, rooms.memberships(rx, user_id), Stretch(after, upto, active))
+
+
 class _Past:
     """Who was joined to which room at one moment."""
 

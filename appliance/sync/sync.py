@@ -26,6 +26,7 @@ from appliance.rooms.live import Live
 from appliance.store import to_device
 from appliance.store.database import Store
 from appliance.sync import delta as deltas
+from appliance.sync import devices
 from appliance.sync.ask import Ask
 from appliance.sync.delta import Delta
 from appliance.sync.devices import DeviceLists, KeyCounts
@@ -126,6 +127,10 @@ class Sync:
         self._pace(hub, found.delta)
         return await self._render(ask, found, hub)
 
+    async def key_changes(self, user_id: str, since: StreamToken, upto: StreamToken) -> DeviceLists:
+        """Return whose devices changed for this user between two sync tokens."""
+        return await self._store.read(devices.changes, user_id, since.stream, upto.stream)
+
     def _pace(self, hub: Hub, delta: Delta) -> None:
         """After an answer with several events, let the next one gather some more; a single event goes out at once."""
         busy = sum(len(part.timeline) for part in delta.join) > 1
@@ -191,7 +196,8 @@ class Sync:
             marks.sent(part.rid, part.shown, delta.upto)
         if delta.acknowledged is not None:
             await self._store.write(to_device.acknowledge, requester.user_id, requester.device_id, delta.acknowledged)
-            wakes = hub.wakes if hub.wakes == wakes else -1
+        if delta.letters.messages:
+            wakes = -1  # the next request shows whether they arrived, which is for the store to know
         self._own[requester.user_id, requester.device_id] = _Own(wakes, delta.counts, delta.ignored)
         if len(self._own) > OWN:
             self._own.popitem(last=False)

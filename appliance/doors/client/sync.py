@@ -7,6 +7,7 @@ from typing import Any, Final
 from appliance.accounts.devices import require_own
 from appliance.doors.web import Call, Route
 from appliance.matrix import canonical
+from appliance.matrix.errors import MissingParam
 from appliance.matrix.tokens import stream_token
 from appliance.sync.ask import Ask
 from appliance.sync.filters import Filters
@@ -35,6 +36,14 @@ def routes(sync: Sync, filters: Filters) -> list[Route]:
         )
         return await sync.answer(ask)
 
+    async def get_key_changes(call: Call) -> dict[str, Any]:
+        tokens = [call.query(name) for name in ("from", "to")]
+        if not all(tokens):
+            raise MissingParam("from and to are needed")
+        since, upto = (stream_token(token or "") for token in tokens)
+        found = await sync.key_changes(call.requester.user_id, since, upto)
+        return {"changed": sorted(found.changed), "left": sorted(found.left)}
+
     async def post_filter(call: Call) -> dict[str, Any]:
         require_own(call.requester, call.path("user_id"))
         return {"filter_id": await filters.put(call.requester.user_id, await call.json())}
@@ -45,6 +54,7 @@ def routes(sync: Sync, filters: Filters) -> list[Route]:
 
     return [
         Route("GET", CLIENT + "/sync", get_sync, rate="sync"),
+        Route("GET", CLIENT + "/keys/changes", get_key_changes),
         Route("POST", CLIENT + "/user/{user_id}/filter", post_filter),
         Route("GET", CLIENT + "/user/{user_id}/filter/{filter_id}", get_filter),
     ]
