@@ -1,7 +1,7 @@
 """Between aiohttp and the house: routes, the parsed call, the error shape.
 
 A chapter of the API (`doors/client/*.py`) lists its `Route`s; a handler takes a `Call` and returns a dict, ready JSON
-bytes, a `Reply`, or an aiohttp response for streams. Whatever goes wrong becomes JSON in one place here (`_shape`);
+bytes, a `Reply`, or an aiohttp response for streams. Whatever goes wrong becomes JSON in one place here (`_refusal`);
 handlers never build an error themselves.
 """
 
@@ -219,16 +219,20 @@ class Surface:
 
     def application(self, routes: Iterable[Route]) -> web.Application:
         """Build the application that serves `routes` and answers everything else in Matrix form."""
-        app = web.Application(middlewares=[_shape], client_max_size=2**40)
+        app = web.Application(client_max_size=2**40)
         for route in routes:
             app.router.add_route(route.method, route.path, self._adapter(route))
+        app.router.add_route("*", "/{anything:.*}", _unmatched)
         return app
 
     def _adapter(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            requester = await self._identify(request, route)
-            self._admit(route.rate or "default", requester.user_id if requester else request.remote or "")
-            result = await route.handler(Call(request, route, requester))
+            try:
+                requester = await self._identify(request, route)
+                self._admit(route.rate or "default", requester.user_id if requester else request.remote or "")
+                result = await route.handler(Call(request, route, requester))
+            except Exception as error:
+                return _refusal(request, error)
             if isinstance(result, web.StreamResponse):
                 return result
             if isinstance(result, Reply):
@@ -250,36 +254,35 @@ class Surface:
         return await self._authenticate(token, route.access)
 
 
-@web.middleware
-async def _shape(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> (
-    web.StreamResponse
-):
-    """Turn every outcome into the field's own form; nothing of ours leaks into a 500."""
+async def _unmatched(request: web.Request) -> web.StreamResponse:
+    """Answer what no route serves: browsers' questions before a call, wrong methods, unknown paths."""
     if request.method == "OPTIONS":
         return web.Response(status=200, headers=CORS)
-    try:
-        return await handler(request)
-    except MatrixError as error:
-        return error_response(error)
-    except web.HTTPNotFound:
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        allowed |= (await resource.resolve(request))[1] - {"*"}
+    if not allowed:
         return error_response(Unrecognized("Unrecognized request"))
-    except web.HTTPMethodNotAllowed as error:
-        answer = error_response(MethodNotAllowed("Method not allowed"))
-        answer.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
-        return answer
-    except web.HTTPException as error:
-        return error_response(Unknown(error.reason, status=error.status))
-    except (HttpProcessingError, web.RequestPayloadError, UnicodeError, ValueError) as error:
-        if isinstance(error, HttpProcessingError | web.RequestPayloadError | UnicodeError):
+    answer = error_response(MethodNotAllowed("Method not allowed"))
+    answer.headers["Allow"] = ", ".join(sorted(allowed))
+    return answer
+
+
+def _refusal(request: web.Request, error: Exception) -> web.Response:
+    """Turn an exception into the field's own form; nothing of ours leaks into a 500."""
+    match error:
+        case MatrixError():
+            return error_response(error)
+        case web.HTTPException():
+            return error_response(Unknown(error.reason, status=error.status))
+        case HttpProcessingError() | web.RequestPayloadError() | UnicodeError():
             return error_response(Unknown("The request could not be understood", status=400))
-        return _broken(request, error)
-    except StoreUnavailable as error:
-        log.error("store unavailable: %s", error.__cause__)
-        return error_response(Unknown(str(error), status=503))
-    except (ConnectionError, asyncio.CancelledError):
-        raise
-    except Exception as error:  # the last line of defence: anything else is our own fault
-        return _broken(request, error)
+        case StoreUnavailable():
+            log.error("store unavailable: %s", error.__cause__)
+            return error_response(Unknown(str(error), status=503))
+        case ConnectionError():
+            raise error
+    return _broken(request, error)
 
 
 def _broken(request: web.Request, error: Exception) -> web.Response:
