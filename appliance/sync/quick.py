@@ -55,6 +55,8 @@ class Quick:
             rows = [row for row in rows if row.event.sender not in ignored and wanted.wants(row.event)]
         if not wanted.wants_room(room_id):
             rows = []
+        if ask.filter.lazy and rows and ask.filter.redundant:
+            return None
         if ask.filter.lazy and not all(marks.knows(member.rid, row.event.sender, after) for row in rows):
             return None
         part = Part(room_id, member.rid, False, Stretch(rows, False, after))

@@ -1,7 +1,8 @@
-"""A ward with everything that tells people what is new: both syncs, typing, presence, unread counts, on a real store."""
+"""A ward with everything that tells people what is new: both syncs, typing, presence, unread counts."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,14 +58,21 @@ class Station(Ward):
         self.ephemeral.typed(room_id)
         self.hubs.wake_room(room_id)
 
-    async def sync(self, who: Requester, since: str | None = None, timeout: int = 0, **more: Any) -> Json:
+    async def sync(self, who: Requester, since: str | None = None, patience: int = 0, **more: Any) -> Json:
         """Ask the classic sync as over HTTP; `filter` is a definition. Presence is left out unless asked for."""
         wanted = {"presence": {"types": []}, **more.pop("filter", {})}
         ask = Ask(
-            who, since=stream_token(since) if since else None, filter=sync_filter(wanted), timeout=timeout,
+            who, since=stream_token(since) if since else None, filter=sync_filter(wanted), timeout=patience,
             presence=more.pop("presence", "offline"), **more,
         )
         return orjson.loads(orjson.dumps(await self.syncs.answer(ask)))
+
+    async def waiting(self, who: Requester, polls: int = 1) -> None:
+        """Wait until so many long polls of somebody have come to rest."""
+        hub = await self.hubs.of(who.user_id)
+        async with asyncio.timeout(5):
+            while hub.waiting < polls:  # noqa: ASYNC110 - the very thing to be seen is that nothing else happens
+                await asyncio.sleep(0)
 
     async def token(self, who: Requester) -> str:
         """Return where a first sync leaves somebody."""
