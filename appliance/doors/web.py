@@ -53,7 +53,7 @@ class Access(enum.Enum):
     NONE = enum.auto()  # anybody; a token is not even looked at
     OPTIONAL = enum.auto()  # anybody; a token, if given, must be good
     USER = enum.auto()  # an access token is needed
-    ACCOUNT = enum.auto()  # as USER, and the account may be locked or suspended (log-out, whoami)
+    ACCOUNT = enum.auto()  # as USER, and the account may be locked: logging out, nothing else
 
 
 class Reply(msgspec.Struct, frozen=True):

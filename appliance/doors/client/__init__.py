@@ -1,0 +1,1 @@
+"""The client-server API. Each chapter offers `routes(...)`; house.py puts them together."""

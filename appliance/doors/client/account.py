@@ -53,7 +53,7 @@ def routes(accounts: Accounts, creatable: Sequence[str], default_version: str) -
         return {"username": "", "password": "", "uris": [], "ttl": 86_400}
 
     return [
-        Route("GET", CLIENT + "/account/whoami", get_whoami, access=Access.ACCOUNT),
+        Route("GET", CLIENT + "/account/whoami", get_whoami),
         Route("GET", CLIENT + "/capabilities", get_capabilities),
         Route("POST", CLIENT + "/account/password", post_password, access=Access.OPTIONAL, rate="login"),
         Route("POST", CLIENT + "/account/deactivate", post_deactivate, access=Access.OPTIONAL, rate="login"),

@@ -9,6 +9,7 @@ from appliance.accounts.dehydrated import Dehydrated
 from appliance.accounts.e2ee_keys import KeyServer
 from appliance.doors import fields
 from appliance.doors.web import Call, Route
+from appliance.matrix import ids
 from appliance.matrix.errors import InvalidParam
 
 CLIENT = "/_matrix/client/v3"
@@ -70,7 +71,7 @@ def dehydrated_routes(dehydrated: Dehydrated) -> list[Route]:
 
     async def put(call: Call) -> dict[str, Any]:
         body = await call.json()
-        device_id = fields.string(body, "device_id")
+        device_id = ids.device_id(fields.string(body, "device_id"))
         await dehydrated.put(
             call.requester.user_id, device_id, fields.optional_string(body, "initial_device_display_name"),
             fields.mapping(body, "device_data"), body.get("device_keys"), body.get("one_time_keys"),

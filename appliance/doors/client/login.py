@@ -7,7 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from appliance.accounts.devices import Devices
-from appliance.accounts.login import LogIns, Secret, Visit, unknown_type
+from appliance.accounts.login import LOGIN_TOKEN_MS, LogIns, Secret, Visit, unknown_type
+from appliance.accounts.sso import LIFE_MS
 from appliance.accounts.tokens import Tokens
 from appliance.doors import fields
 from appliance.doors.client.register import rendered
@@ -18,6 +19,8 @@ from appliance.matrix.errors import MissingParam
 CLIENT = "/_matrix/client/v3"
 PASSWORD_LIMIT = 1024
 URL_LIMIT = 2048
+SSO_COOKIE = "schleuse_sso"
+"""What a browser on its way to a provider carries, so that the log-in ends where it began (see `accounts.sso`)."""
 
 
 def routes(log_ins: LogIns, tokens: Tokens, devices: Devices) -> list[Route]:
@@ -52,12 +55,18 @@ def routes(log_ins: LogIns, tokens: Tokens, devices: Devices) -> list[Route]:
     async def post_token(call: Call) -> dict[str, Any]:
         auth = fields.optional_mapping(await call.json(optional=True), "auth")
         token = await log_ins.request_token(call.requester, auth)
-        return {"login_token": token, "expires_in_ms": 120_000}
+        return {"login_token": token, "expires_in_ms": LOGIN_TOKEN_MS}
 
     async def get_redirect(call: Call) -> web.StreamResponse:
         target = fields.string({"redirectUrl": call.query("redirectUrl")}, "redirectUrl", maximum=URL_LIMIT)
         provider = call.request.match_info.get("provider")
-        return web.Response(status=302, headers={"Location": await log_ins.redirect(provider, target)})
+        departure = await log_ins.sso.redirect(provider, target)
+        answer = web.Response(status=302, headers={"Location": departure.location, "Cache-Control": "no-store"})
+        answer.set_cookie(
+            SSO_COOKIE, departure.browser, max_age=LIFE_MS // 1000, path="/", httponly=True, samesite="Lax",
+            secure=call.request.secure,
+        )
+        return answer
 
     return [
         Route("GET", CLIENT + "/login", get_login, access=Access.NONE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from appliance.doors import fields
@@ -19,60 +20,67 @@ REASON_LIMIT = 2000
 
 def routes(author: Author, members: Members) -> list[Route]:
     """Return the operations on memberships."""
+    door = _Door(author, members)
+    room = CLIENT + "/rooms/{room_id}"
+    return [
+        Route("POST", CLIENT + "/join/{room}", door.join, rate="join"),
+        Route("POST", room + "/join", door.join, rate="join"),
+        Route("POST", CLIENT + "/knock/{room}", door.knock, rate="join"),
+        Route("POST", room + "/invite", door.invite, rate="invite"),
+        Route("POST", room + "/leave", door.leave),
+        Route("POST", room + "/kick", door.kick),
+        Route("POST", room + "/ban", door.ban),
+        Route("POST", room + "/unban", door.unban),
+        Route("POST", room + "/forget", door.forget),
+    ]
 
-    async def post_join(call: Call) -> dict[str, Any]:
+
+class _Door:
+    def __init__(self, author: Author, members: Members) -> None:
+        self._author = author
+        self._members = members
+
+    async def join(self, call: Call) -> dict[str, Any]:
         body = await call.json(optional=True)
-        room_id = await join.find(author, _room_or_alias(call))
-        return {"room_id": await join.join(author, members, call.requester, room_id, reason=_reason(body))}
+        room_id = await join.find(self._author, _room_or_alias(call))
+        reason = _reason(body)
+        return {"room_id": await join.join(self._author, self._members, call.requester, room_id, reason=reason)}
 
-    async def post_knock(call: Call) -> dict[str, Any]:
+    async def knock(self, call: Call) -> dict[str, Any]:
         body = await call.json(optional=True)
-        room_id = await join.find(author, _room_or_alias(call))
-        return {"room_id": await join.knock(author, call.requester, room_id, _reason(body))}
+        room_id = await join.find(self._author, _room_or_alias(call))
+        return {"room_id": await join.knock(self._author, call.requester, room_id, _reason(body))}
 
-    async def post_invite(call: Call) -> dict[str, Any]:
+    async def invite(self, call: Call) -> dict[str, Any]:
         body = await call.json()
         if "medium" in body or "id_server" in body:
             raise InvalidParam("Invitations by e-mail or telephone are not offered here")
-        await invite.invite(author, call.requester, _room(call), _user(body), reason=_reason(body))
+        await invite.invite(self._author, call.requester, _room(call), _user(body), reason=_reason(body))
         return {}
 
-    async def post_leave(call: Call) -> dict[str, Any]:
+    async def leave(self, call: Call) -> dict[str, Any]:
         reason = _reason(await call.json(optional=True))
-        await leave.leave(author, members, call.requester, _room(call), reason)
+        await leave.leave(self._author, self._members, call.requester, _room(call), reason)
         return {}
 
-    async def post_kick(call: Call) -> dict[str, Any]:
+    async def kick(self, call: Call) -> dict[str, Any]:
+        return await self._move(call, leave.kick)
+
+    async def ban(self, call: Call) -> dict[str, Any]:
+        return await self._move(call, leave.ban)
+
+    async def unban(self, call: Call) -> dict[str, Any]:
+        return await self._move(call, leave.unban)
+
+    async def _move(self, call: Call, how: Callable[..., Awaitable[None]]) -> dict[str, Any]:
+        """Change somebody else's membership."""
         body = await call.json()
-        await leave.kick(author, call.requester, _room(call), _user(body), _reason(body))
+        await how(self._author, call.requester, _room(call), _user(body), _reason(body))
         return {}
 
-    async def post_ban(call: Call) -> dict[str, Any]:
-        body = await call.json()
-        await leave.ban(author, call.requester, _room(call), _user(body), _reason(body))
+    async def forget(self, call: Call) -> dict[str, Any]:
+        await leave.forget(self._author, self._members, call.requester, _room(call))
         return {}
-
-    async def post_unban(call: Call) -> dict[str, Any]:
-        body = await call.json()
-        await leave.unban(author, call.requester, _room(call), _user(body), _reason(body))
-        return {}
-
-    async def post_forget(call: Call) -> dict[str, Any]:
-        await leave.forget(author, members, call.requester, _room(call))
-        return {}
-
-    room = CLIENT + "/rooms/{room_id}"
-    return [
-        Route("POST", CLIENT + "/join/{room}", post_join, rate="join"),
-        Route("POST", room + "/join", post_join, rate="join"),
-        Route("POST", CLIENT + "/knock/{room}", post_knock, rate="join"),
-        Route("POST", room + "/invite", post_invite, rate="invite"),
-        Route("POST", room + "/leave", post_leave),
-        Route("POST", room + "/kick", post_kick),
-        Route("POST", room + "/ban", post_ban),
-        Route("POST", room + "/unban", post_unban),
-        Route("POST", room + "/forget", post_forget),
-    ]
 
 
 def _room(call: Call) -> RoomId:

@@ -21,7 +21,7 @@ def routes(registration: Registration, shared_secret: bool) -> list[Route]:
 
     async def post_register(call: Call) -> dict[str, Any]:
         body = await call.json(optional=True)
-        if call.query("kind", "user") != "user":
+        if call.query_choice("kind", ("user", "guest"), "user") == "guest":
             raise InvalidParam("Guests are not admitted here", status=403, errcode="M_GUEST_ACCESS_FORBIDDEN")
         auth = fields.optional_mapping(body, "auth")
         return rendered(await registration.register(_wish(body, call), auth))
@@ -49,14 +49,15 @@ def routes(registration: Registration, shared_secret: bool) -> list[Route]:
     laboratory = "/_synapse/admin/v1/register"
     found = [
         Route("POST", CLIENT + "/v3/register", post_register, access=Access.NONE, rate="register"),
-        Route("GET", CLIENT + "/v3/register/available", get_available, access=Access.NONE, rate="register"),
+        Route("GET", CLIENT + "/v3/register/available", get_available, access=Access.NONE,
+              rate="name_check"),
         Route("GET", CLIENT + "/v1/register/m.login.registration_token/validity", get_validity, access=Access.NONE,
-              rate="register"),
+              rate="name_check"),
     ]
     if shared_secret:
         found += [
-            Route("GET", laboratory, get_nonce, access=Access.NONE, rate="register"),
-            Route("POST", laboratory, post_secret, access=Access.NONE, rate="register"),
+            Route("GET", laboratory, get_nonce, access=Access.NONE, rate="provision"),
+            Route("POST", laboratory, post_secret, access=Access.NONE, rate="provision"),
         ]
     return found
 
