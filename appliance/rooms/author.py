@@ -30,8 +30,9 @@ from appliance.matrix.signing import SigningKey
 from appliance.rooms.head import Head, Heads
 from appliance.rooms.ledger import Also, Ledger
 from appliance.store import rooms
+from appliance.store.append import AlreadySent, New, Stale
 from appliance.store.database import Store
-from appliance.store.events import AlreadySent, New, Row, Stale
+from appliance.store.events import Row
 from appliance.store.state import Key
 
 Clock = Callable[[], int]

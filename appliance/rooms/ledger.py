@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from appliance.store import events
+from appliance.store import append
+from appliance.store.append import Landed, New
 from appliance.store.database import Store
-from appliance.store.events import Landed, New, Row
+from appliance.store.events import Row
 from appliance.store.writer import Tx
 
 Also = Callable[[Tx, int, Sequence[Row]], None]
@@ -31,7 +32,7 @@ class Ledger:
 
     def append(self, rid: int, new: New) -> Awaitable[Row]:
         """Append one event to a known room. The call queues at once; the result comes when it is on disk."""
-        return self._store.write(events.append, rid, new, self._landed)
+        return self._store.write(append.append, rid, new, self._landed)
 
     def append_all(
         self, rid: Callable[[Tx], int], news: Sequence[New], also: Also
@@ -43,7 +44,7 @@ class Ledger:
 
         def change(tx: Tx) -> list[Row]:
             short = rid(tx)
-            rows = [events.append(tx, short, new, self._landed) for new in news]
+            rows = [append.append(tx, short, new, self._landed) for new in news]
             also(tx, short, rows)
             return rows
 

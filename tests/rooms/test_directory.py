@@ -16,7 +16,7 @@ from appliance.matrix.requester import Requester
 from appliance.rooms import directory, hierarchy, invite, leave, state_reading, summary, user_directory
 from appliance.rooms.directory import Listing
 from appliance.rooms.hierarchy import Walk
-from appliance.store import accounts, events, profiles, rooms
+from appliance.store import accounts, append, profiles, rooms
 from appliance.store.profiles import Profile
 from appliance.store.writer import Tx
 from tests.rooms.reading import put_state
@@ -212,7 +212,7 @@ def _arrive(tx: Tx, room_id: str, name: str) -> None:
         content={"membership": "join", "displayname": name}, origin_server_ts=1, depth=99, prev_events=[],
         auth_events=[], signer=signing.generate("x", b"\1" * 32), server=server,
     )  # fmt: skip
-    events.append(tx, room.rid, events.New(event))
+    append.append(tx, room.rid, append.New(event))
 
 
 async def test_people_of_other_servers_are_found_where_one_could_meet_them(tmp_path: Path) -> None:

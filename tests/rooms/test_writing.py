@@ -14,7 +14,7 @@ from appliance.matrix.ids import EventId, RoomId, UserId
 from appliance.rooms import invite, join, leave, send, upgrade
 from appliance.rooms.create import RoomInUse
 from appliance.rooms.profiles import profile_changed
-from appliance.store import events, profiles, rooms, state
+from appliance.store import append, events, profiles, rooms, state
 from appliance.store.profiles import Profile
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -110,14 +110,14 @@ async def test_events_built_on_a_lost_one_are_built_again(tmp_path: Path, monkey
     async with ward(tmp_path) as w:
         ada = await w.person("ada")
         room_id = await w.room(ada)
-        real = events.append
+        real = append.append
 
-        def flaky(tx: Tx, rid: int, new: events.New, landed: events.Landed | None = None) -> events.Row:
+        def flaky(tx: Tx, rid: int, new: append.New, landed: append.Landed | None = None) -> events.Row:
             if new.event.content.get("body") == "3":
                 raise OSError("the disk does not like this one")
             return real(tx, rid, new, landed)
 
-        monkeypatch.setattr(events, "append", flaky)
+        monkeypatch.setattr(append, "append", flaky)
         results = await asyncio.gather(*(w.say(ada, room_id, str(n)) for n in range(8)), return_exceptions=True)
         lost = [result for result in results if isinstance(result, BaseException)]
         kept = [result for result in results if not isinstance(result, BaseException)]

@@ -1,0 +1,218 @@
+"""The one way into the timeline: events of our own users and of others are appended by this function.
+
+In one transaction: the event's row, its snapshot of the state, the room's tips and current state, memberships,
+relations, and what a redaction takes away. A plain message costs two statements.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+import orjson
+
+from appliance.matrix import client_event
+from appliance.matrix import event as matrix_event
+from appliance.matrix.event import Event
+from appliance.store import rooms, state
+from appliance.store.events import REJECTED, Row, by_eids, fetch
+from appliance.store.state import Key
+from appliance.store.writer import Tx
+
+
+class Stale(Exception):
+    """The event was built on tips that are not (or no longer) in the store; build it again."""
+
+
+class AlreadySent(Exception):
+    """The device has sent under this transaction id before; `event_id` is what it sent then."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(event_id)
+        self.event_id = event_id
+
+
+class New(msgspec.Struct, frozen=True):
+    """An event to be appended.
+
+    `before` is the snapshot of the state before it and `current` the room's whole state after resolution (key -> eid,
+    0 for this event); both are None when the event simply follows all the tips, as every event of our own users does.
+    `prunes` is the event that this redaction takes the content of, if its sender may; `shown` the stripped state for
+    the subject of an invitation or a knock. (`session`, `txn`) as in `Row`.
+    """
+
+    event: Event
+    flags: int = 0
+    before: int | None = None
+    current: Mapping[Key, int] | None = None
+    prunes: str | None = None
+    shown: Sequence[Mapping[str, Any]] | None = None
+    session: int | None = None
+    txn: str | None = None
+
+
+Landed = Callable[[Row, str | None], None]
+"""Told on the event loop, in commit order, about every event that reached the disk, and which event it pruned."""
+
+
+def append(tx: Tx, rid: int, new: New, landed: Landed | None = None) -> Row:
+    """Append one event: row, state, tips, relations, redaction, membership; wake whom it concerns.
+
+    Raises `Stale` if it follows an event that is not in the store, `AlreadySent` for a repeated transaction id.
+    """
+    event = new.event
+    pos = tx.next_pos()
+    row = _insert(tx, rid, new, pos)
+    if not new.flags & REJECTED:
+        row = _apply_state(tx, row, new, row.sid)
+        _move_tips(tx, row)
+    if not new.flags:
+        _relate(tx, row)
+        if new.shown is not None and event.state_key is not None:
+            rooms.set_stripped(tx, event.state_key, rid, [*new.shown, client_event.stripped(event)])
+        if new.prunes is not None:
+            _redact(tx, row, new.prunes)
+    tx.wake_room(event.room_id, timeline=True)
+    if landed is not None:
+        tx.on_commit(partial(landed, row, new.prunes))
+    return row
+
+
+def _current_sid(tx: Tx, rid: int) -> int | None:
+    sid: int | None = tx.execute("SELECT sid FROM room WHERE rid=?", (rid,)).fetchone()[0]
+    return sid
+
+
+def _insert(tx: Tx, rid: int, new: New, pos: int) -> Row:
+    """Insert the row, for now with the snapshot of the state before it (the room's current one, unless given)."""
+    event = new.event
+    try:
+        eid, before = tx.execute(
+            "INSERT INTO event (event_id, rid, pos, type, sender, ts, depth, sid, flags, redacts, session, txn, json) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ifnull(?, (SELECT sid FROM room WHERE rid=?)), ?, ?, ?, ?, ?) "
+            "RETURNING eid, sid",
+            (event.event_id, rid, pos, event.type, event.sender, event.origin_server_ts, event.depth, new.before, rid,
+             new.flags, event.redacts or "", new.session, new.txn, event.raw),
+        ).fetchone()
+    except sqlite3.IntegrityError:
+        if new.session is not None and new.txn is not None:
+            earlier = _sent(tx, rid, new.session, new.txn, event)
+            if earlier is not None:
+                raise AlreadySent(earlier) from None
+        raise
+    return Row(eid, rid, pos, before, new.flags, None, None, new.session, new.txn, event)
+
+
+def _sent(tx: Tx, rid: int, session: int, txn: str, event: Event) -> str | None:
+    """Return the event that a device already sent by the same request (a redaction's target is part of its path)."""
+    row = tx.execute(
+        "SELECT event_id FROM event WHERE session=? AND txn=? AND rid=? AND type=? AND redacts=?",
+        (session, txn, rid, event.type, event.redacts or ""),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _move_tips(tx: Tx, row: Row) -> None:
+    """The event replaces those of its predecessors that were tips."""
+    event = row.event
+    if len(event.prev_events) == 1:  # nearly always: a line of events
+        moved = tx.execute(
+            "UPDATE tip SET eid=? WHERE rid=? AND eid=(SELECT eid FROM event WHERE event_id=?)",
+            (row.eid, row.rid, event.prev_events[0]),
+        )
+        if moved.rowcount == 1:
+            return
+    known = tx.execute(
+        "SELECT eid FROM event WHERE event_id IN (SELECT value FROM json_each(?))",
+        (orjson.dumps(event.prev_events),),
+    ).fetchall()
+    if len(known) != len(event.prev_events):
+        raise Stale(event.event_id)
+    tx.executemany("DELETE FROM tip WHERE rid=? AND eid=?", [(row.rid, eid) for (eid,) in known])
+    if not row.flags:
+        tx.execute("INSERT INTO tip VALUES (?, ?)", (row.rid, row.eid))
+
+
+def _apply_state(tx: Tx, row: Row, new: New, before: int | None) -> Row:
+    """Give the event its snapshot, and move the room's current state."""
+    event = row.event
+    after = before
+    changes: dict[int, int] = {}
+    if event.state_key is not None:
+        sk = state.key_id(tx, event.key)
+        after = state.add_snapshot(tx, row.rid, before, {sk: row.eid})
+        replaced = tx.execute("SELECT eid FROM current_state WHERE rid=? AND sk=?", (row.rid, sk)).fetchone()
+        replaces = replaced[0] if replaced else None
+        tx.execute("UPDATE event SET sk=?, sid=?, replaces=? WHERE eid=?", (sk, after, replaces, row.eid))
+        row = Row(row.eid, row.rid, row.pos, after, row.flags, replaces, None, row.session, row.txn, event)
+        changes = {sk: row.eid}
+    if new.current is not None:
+        _resolved(tx, row, new.current)
+    elif changes and after is not None and not row.flags:
+        state.move_current(tx, row.rid, _pos(row), after, changes)
+        _follow_member(tx, row)
+    return row
+
+
+def _resolved(tx: Tx, row: Row, target: Mapping[Key, int]) -> None:
+    """After a fork: make `target` (with this event, where it won) the current state."""
+    now = state.current(tx, row.rid)
+    wanted = {key: eid or row.eid for key, eid in target.items()}
+    changed = {key: eid for key, eid in wanted.items() if now.get(key) != eid}
+    removed = [key for key in now if key not in wanted]
+    if not changed and not removed:
+        return
+    short = {state.key_id(tx, key): eid for key, eid in changed.items()}
+    short.update({state.key_id(tx, key): 0 for key in removed})
+    sid = state.add_snapshot(tx, row.rid, _current_sid(tx, row.rid), short)
+    state.move_current(tx, row.rid, _pos(row), sid, short)
+    members = by_eids(tx, (eid for key, eid in changed.items() if key[0] == "m.room.member"))
+    for member in members.values():
+        _follow_member(tx, member, _pos(row))
+    for kind, user_id in removed:
+        if kind == "m.room.member":
+            rooms.set_membership(tx, user_id, row.rid, "leave", row.eid, _pos(row))
+            tx.wake_user(user_id)
+
+
+def _follow_member(tx: Tx, row: Row, pos: int | None = None) -> None:
+    event = row.event
+    if event.type != "m.room.member" or event.state_key is None:
+        return
+    membership = str(event.content.get("membership"))
+    rooms.set_membership(tx, event.state_key, row.rid, membership, row.eid, pos or _pos(row))
+    tx.wake_user(event.state_key)
+
+
+def _pos(row: Row) -> int:
+    if row.pos is None:
+        raise ValueError("an outlier has no position")
+    return row.pos
+
+
+def _relate(tx: Tx, row: Row) -> None:
+    """Index `m.relates_to`, from which relations, threads and aggregations are read."""
+    event = row.event
+    relates = event.content.get("m.relates_to")
+    if not isinstance(relates, dict) or event.state_key is not None:
+        return
+    parent, rel_type, key = relates.get("event_id"), relates.get("rel_type"), relates.get("key")
+    if isinstance(parent, str) and isinstance(rel_type, str):
+        tx.execute(
+            "INSERT OR IGNORE INTO relation VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (parent, row.eid, row.rid, rel_type, event.type, event.sender, key if isinstance(key, str) else None),
+        )
+
+
+def _redact(tx: Tx, row: Row, target_id: str) -> None:
+    """Prune the target of a redaction, or remember that it must be pruned should it arrive."""
+    target = fetch(tx, [target_id]).get(target_id)
+    if target is None:
+        tx.execute("INSERT OR IGNORE INTO pending_redaction VALUES (?, ?)", (target_id, row.eid))
+    elif target.rid == row.rid:
+        pruned = matrix_event.pruned(target.event)
+        tx.execute("UPDATE event SET json=?, redacted_by=? WHERE eid=?", (pruned.raw, row.eid, target.eid))
+        tx.execute("DELETE FROM relation WHERE eid=?", (target.eid,))
