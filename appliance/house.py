@@ -154,7 +154,9 @@ class House:
             listener = await stack.enter_async_context(Listener(surface.application(routes)))
             async with asyncio.TaskGroup() as tasks:
                 pushing = tasks.create_task(news.pushers.run())
+                finishing = tasks.create_task(people.accounts.finish())
                 yield cls(listener)
+                finishing.cancel()
                 pushing.cancel()
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
@@ -226,14 +228,17 @@ class People:
     """Floor 2a, accounts: who may come in, with which devices, keys and data."""
 
     def __init__(self, config: Config, store: Store, rooms: Rooms) -> None:
-        server = self._server = config.server_name
+        self._store, server = store, config.server_name
+        self._server = server
         self._versions, self._default_version = config.profile.creatable_versions, config.profile.default_version
         self.limits = Limits(clock, RATES if config.rate_limits else None)
         self.passwords = Passwords()
         self.tokens = Tokens(store, clock)
         self.uia = Uia(store, clock, server, self.passwords, self.limits)
-        self._shared_secret = config.registration_secret is not None
-        rules = Rules(open=config.open_registration, secret=config.registration_secret)
+        laboratory = config.profile.laboratory_registration
+        secret = (config.registration_secret or None) if laboratory else None
+        self._shared_secret = secret is not None
+        rules = Rules(open=config.open_registration and laboratory, secret=secret)
         self.registration = Registration(store, clock, server, rules, self.passwords, self.tokens, self.uia)
         self.log_ins = LogIns(store, clock, server, self.passwords, self.tokens, self.uia, self.limits)
         self.devices = Devices(store, self.tokens, self.uia)
@@ -256,7 +261,7 @@ class People:
             *login.routes(self.log_ins, self.tokens, self.devices),
             *account.routes(self.accounts, self._versions, self._default_version),
             *devices.routes(self.devices),
-            *keys.routes(self.keys, self.cross_signing),
+            *keys.routes(self.keys, self.cross_signing, self._store),
             *keys.dehydrated_routes(self.dehydrated),
             *backup.routes(self.backups),
             *to_device.routes(self.to_device),

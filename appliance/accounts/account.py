@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
 from appliance.accounts.devices import Devices
@@ -10,13 +11,26 @@ from appliance.accounts.passwords import Passwords
 from appliance.accounts.registration import Registration
 from appliance.accounts.tokens import Tokens
 from appliance.accounts.uia import PASSWORD, Uia
-from appliance.matrix.errors import MissingToken, NotFound
+from appliance.matrix.errors import MatrixError, MissingToken, NotFound
 from appliance.matrix.ids import UserId
 from appliance.matrix.requester import Requester
-from appliance.store import account_data, accounts, dehydrated, key_backup, keys, profiles, tokens
+from appliance.store import (
+    account_data,
+    accounts,
+    dehydrated,
+    filters,
+    key_backup,
+    keys,
+    profiles,
+    push,
+    receipts,
+    tokens,
+)
 from appliance.store.database import Store
 from appliance.store.profiles import Profile
-from appliance.store.writer import Tx
+from appliance.store.writer import StoreUnavailable, Tx
+
+log = logging.getLogger(__name__)
 
 
 class Rooms(Protocol):
@@ -32,9 +46,8 @@ class Accounts:
 
     def __init__(
         self, store: Store, passwords: Passwords, tokens: Tokens, uia: Uia, devices: Devices,
-        registration: Registration, rooms: Rooms | None = None, closed: Callable[[Tx, str], None] | None = None,
+        registration: Registration, rooms: Rooms | None = None,
     ) -> None:
-        """`closed(tx, user_id)` removes what other parts of the house keep for a closed account."""
         self._store = store
         self._passwords = passwords
         self._tokens = tokens
@@ -42,7 +55,6 @@ class Accounts:
         self._devices = devices
         self._registration = registration
         self._rooms = rooms
-        self._closed = closed
 
     async def change_password(
         self, requester: Requester | None, new: str, log_out_others: bool, auth: Mapping[str, Any] | None
@@ -74,11 +86,20 @@ class Accounts:
     async def close(self, user_id: UserId, erase: bool) -> None:
         """Close an account: no log-in, no devices, no rooms, no profile; `erase` also drops what it kept for itself.
 
-        The rooms are left last. If the house stops in between, closing again finishes the rest.
+        The rooms are left last. If the house stops in between, `finish` does the rest after the next start.
         """
         await self._store.write(self._close, user_id, erase)
         if self._rooms is not None:
             await self._rooms.leave_all(user_id)
+
+    async def finish(self) -> None:
+        """Leave the rooms of accounts that were closed when the house stopped."""
+        if self._rooms is not None:
+            for user_id in await self._store.read(accounts.closed_but_present):
+                try:
+                    await self._rooms.leave_all(UserId(user_id))
+                except (MatrixError, StoreUnavailable) as error:
+                    log.warning("a closed account stays in rooms until the next start: %s", error)
 
     def _close(self, tx: Tx, user_id: str, erase: bool) -> None:
         accounts.deactivate(tx, user_id, erase)
@@ -88,11 +109,12 @@ class Accounts:
         tokens.drop_user(tx, user_id)
         keys.purge(tx, user_id)
         key_backup.purge(tx, user_id)
+        push.remove_of_user(tx, user_id)
+        filters.purge(tx, user_id)
         profiles.put(tx, Profile(user_id, None, None))
         if erase:
             account_data.purge(tx, user_id)
-        if self._closed is not None:
-            self._closed(tx, user_id)
+            receipts.purge(tx, user_id)
 
     async def lock(self, user_id: UserId, locked: bool) -> None:
         """Lock an account (its devices keep their data and are told to wait) or open it again."""

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from appliance.accounts.tokens import Tokens
 from appliance.accounts.uia import PASSWORD, Uia
 from appliance.matrix.errors import Forbidden, NotFound
 from appliance.matrix.ids import UserId
 from appliance.matrix.requester import Requester
-from appliance.store import dehydrated, devices
+from appliance.store import dehydrated, devices, push
 from appliance.store.database import Store
 from appliance.store.devices import Device
 from appliance.store.writer import Tx
-
-DeviceGone: TypeAlias = Callable[[Tx, str, str], None]
-"""(tx, user id, device id): removes what another part of the house keeps for a device (pushers), in the same commit."""
 
 
 class Devices:
     """The devices of all local accounts."""
 
-    def __init__(self, store: Store, tokens: Tokens, uia: Uia, gone: Sequence[DeviceGone] = ()) -> None:
+    def __init__(self, store: Store, tokens: Tokens, uia: Uia) -> None:
         self._store = store
         self._tokens = tokens
         self._uia = uia
-        self._gone = tuple(gone)
 
     async def of(self, user_id: UserId) -> list[Device]:
         """Return all devices of a user."""
@@ -74,10 +70,9 @@ class Devices:
         asleep = dehydrated.get(tx, user_id)
         if asleep is not None and asleep[0] in device_ids:
             dehydrated.delete(tx, user_id)
-        for device in devices.delete(tx, user_id, device_ids):
+        for device in devices.delete(tx, user_id, dict.fromkeys(device_ids)):
             self._tokens.revoked(tx, device.session)
-            for gone in self._gone:
-                gone(tx, user_id, device.device_id)
+            push.remove_of_device(tx, user_id, device.device_id)
 
 
 def _rename(tx: Tx, user_id: str, device_id: str, name: str) -> bool:

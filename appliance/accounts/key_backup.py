@@ -23,6 +23,8 @@ from appliance.store.writer import Tx
 
 KEYS: Final = 500_000
 """Keys one user may back up: some decades of rotating room keys."""
+AT_ONCE: Final = 10_000
+"""Keys in one request; clients send a few hundred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,10 @@ class KeyBackups:
 
     async def put(self, user_id: UserId, version: str, keys: Iterable[BackedUpKey]) -> Changed:
         """Keep keys in the current backup, each only if it is better than the one that is there."""
-        return await self._store.write(_put, user_id, version, tuple(keys))
+        new = tuple(keys)
+        if len(new) > AT_ONCE:
+            raise TooLarge(f"At most {AT_ONCE} keys can be backed up at once")
+        return await self._store.write(_put, user_id, version, new)
 
     async def delete(
         self, user_id: UserId, version: str, room_id: str | None = None, session_id: str | None = None
@@ -103,8 +108,7 @@ def _info(rx: Rx, user_id: str, version: str | None) -> Info:
     found = key_backup.latest(rx, user_id) if version is None else _found(rx, user_id, version)
     if found is None:
         raise NotFound("There is no key backup")
-    count = key_backup.count(rx, user_id, found.version)
-    return Info(str(found.version), found.algorithm, found.auth_data, count, str(found.etag))
+    return Info(str(found.version), found.algorithm, found.auth_data, found.held, str(found.etag))
 
 
 def _update(tx: Tx, user_id: str, version: str, algorithm: str, auth_data: bytes) -> None:
@@ -139,14 +143,15 @@ def _current(tx: Tx, user_id: str, version: str) -> Version:
 
 def _put(tx: Tx, user_id: str, version: str, new: Iterable[BackedUpKey]) -> Changed:
     number = _current(tx, user_id, version).version
-    written = False
+    written = added = 0
     for key in new:
         there = key_backup.keys(tx, user_id, number, key.room_id, key.session_id)
         if not there or better(key, there[0]):
             key_backup.put(tx, user_id, number, key)
-            written = True
+            written += 1
+            added += not there
     if written:
-        key_backup.touch(tx, user_id, number)
+        key_backup.touch(tx, user_id, number, added)
     changed = _changed(tx, user_id, number)
     if changed.count > KEYS:
         raise TooLarge(f"A backup holds at most {KEYS} keys")
@@ -155,14 +160,15 @@ def _put(tx: Tx, user_id: str, version: str, new: Iterable[BackedUpKey]) -> Chan
 
 def _delete(tx: Tx, user_id: str, version: str, room_id: str | None, session_id: str | None) -> Changed:
     number = _found(tx, user_id, version).version
-    if key_backup.delete(tx, user_id, number, room_id, session_id):
-        key_backup.touch(tx, user_id, number)
+    gone = key_backup.delete(tx, user_id, number, room_id, session_id)
+    if gone:
+        key_backup.touch(tx, user_id, number, -gone)
     return _changed(tx, user_id, number)
 
 
 def _changed(tx: Tx, user_id: str, version: int) -> Changed:
     found = key_backup.find(tx, user_id, version)
-    return Changed(key_backup.count(tx, user_id, version), str(found.etag if found is not None else 0))
+    return Changed(found.held, str(found.etag)) if found is not None else Changed(0, "0")
 
 
 def better(new: BackedUpKey, there: BackedUpKey) -> bool:

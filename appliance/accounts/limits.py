@@ -6,6 +6,7 @@ a bucket that is full again says nothing and is dropped when room is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -27,8 +28,9 @@ RATES: Final[Mapping[str, Rate]] = MappingProxyType({
     "message": Rate(10, 50),
     "login": Rate(1, 30),
     "login_failed": Rate(0.1, 6),
-    "register": Rate(0.5, 10),
-    "password": Rate(0.2, 10),
+    "register": Rate(0.5, 20),
+    "name_check": Rate(2, 60),
+    "provision": Rate(20, 200),
     "upload": Rate(5, 50),
     "search": Rate(5, 30),
     "join": Rate(2, 20),
@@ -80,7 +82,7 @@ class Limits:
         bucket.left = min(float(rate.burst), bucket.left + elapsed * rate.per_second)
         bucket.when = now
         if bucket.left < 1.0:
-            raise LimitExceeded(max(1, int((1.0 - bucket.left) / rate.per_second * 1000)))
+            raise LimitExceeded(max(1, math.ceil((1.0 - bucket.left) / rate.per_second * 1000)))
         bucket.left -= amount
 
     def _new(self, kind: str, key: str, rate: Rate, now: int) -> _Bucket:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from appliance.accounts.passwords import MAX_LENGTH, Passwords
-from appliance.accounts.tokens import LoggedIn, LogInPlan, Tokens
+from appliance.accounts.tokens import LoggedIn, LogInPlan, Tokens, digest
 from appliance.accounts.uia import DUMMY, REGISTRATION_TOKEN, Uia
 from appliance.matrix import ids
-from appliance.matrix.errors import Forbidden, InvalidParam, MatrixError
+from appliance.matrix.errors import Forbidden, InvalidParam, MatrixError, MissingParam
 from appliance.matrix.ids import ServerName, UserId
 from appliance.store import accounts, profiles
 from appliance.store.database import Store
@@ -127,7 +127,7 @@ class Registration:
         return await self._store.write(self._write, plan)
 
     def _write(self, tx: Tx, plan: _Plan) -> LoggedIn | UserId:
-        if plan.token is not None and not accounts.use_registration_token(tx, plan.token, plan.now):
+        if plan.token is not None and not accounts.use_registration_token(tx, digest(plan.token), plan.now):
             raise Forbidden("The registration token is used up")
         if not accounts.insert(tx, plan.user_id, plan.hash, plan.admin, plan.now):
             raise user_in_use()
@@ -141,11 +141,11 @@ class Registration:
         """Tell whether a registration token would be accepted."""
         if not self._rules.by_token:
             raise Forbidden("Registration tokens are not in use here")
-        return await self._store.read(accounts.registration_token_valid, token, self._clock())
+        return await self._store.read(accounts.registration_token_valid, digest(token), self._clock())
 
     async def add_token(self, token: str, uses: int | None, expires: int | None) -> None:
         """Allow `uses` registrations with a token until `expires` (milliseconds since the epoch)."""
-        await self._store.write(accounts.add_registration_token, token, uses, expires)
+        await self._store.write(accounts.add_registration_token, digest(token), uses, expires)
 
     # -- the shared secret ---------------------------------------------------------------------------------------------
 
@@ -170,12 +170,17 @@ class Registration:
             raise Forbidden("There is no shared secret here")
         if self._nonces.pop(nonce, 0) <= self._clock():
             raise InvalidParam("The nonce is unknown or too old", errcode="M_UNKNOWN")
-        parts = [nonce, wish.username or "", wish.password or "", "admin" if admin else "notadmin"]
-        message = "\0".join([*parts, user_type] if user_type is not None else parts)
+        if not wish.username or not wish.password:
+            raise MissingParam("The shared-secret registration needs a username and a password")
+        parts = [nonce, wish.username, wish.password, "admin" if admin else "notadmin"]
+        if user_type:
+            parts.append(user_type)
+        if any("\0" in part for part in parts):  # it separates the parts: two requests must not have one proof
+            raise InvalidParam("No part of the request may contain a zero byte")
+        message = "\0".join(parts)
         wanted = hmac.new(secret.encode(), message.encode(), hashlib.sha1).hexdigest()
         if not hmac.compare_digest(wanted.encode(), mac.lower().encode()):
             raise Forbidden("The HMAC is wrong")
-        user_id = await self.available((wish.username or "").lower())
-        if wish.password is not None:
-            self.check_password(wish.password)
+        user_id = await self.available(wish.username.lower())
+        self.check_password(wish.password)
         return await self._make(user_id, wish, admin=admin, display_name=display_name)

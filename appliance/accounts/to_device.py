@@ -21,6 +21,10 @@ RECIPIENTS: Final = 5_000
 """Devices that one request may address."""
 MESSAGE_BYTES: Final = 65_536
 ALL_DEVICES: Final = "*"
+REMEMBERED_MS: Final = 7 * 86_400_000
+"""How long a repeated request is recognised: a telephone that was in a drawer over a weekend sends its queue again."""
+FORGET_AT_ONCE: Final = 20
+"""Old transactions that one request clears away, so that there is never a heap of them."""
 
 Messages = Mapping[str, Mapping[str, bytes]]
 """Message (JSON bytes) per user id and device id or `*`."""
@@ -49,6 +53,8 @@ class ToDevice:
 
     async def send(self, requester: Requester, type: str, txn: str, messages: Mapping[str, Any]) -> None:
         """Deliver `messages` (user -> device or `*` -> content) to the devices that exist."""
+        if not (ids.fits(type) and ids.fits(txn)):
+            raise InvalidParam("The event type and the transaction id must not exceed 255 bytes")
         here: dict[str, dict[str, bytes]] = {}
         elsewhere: dict[ServerName, dict[str, Any]] = {}
         count = 0
@@ -72,6 +78,7 @@ class ToDevice:
     ) -> None:
         if not to_device.first_time(tx, requester.session, type, txn, now):
             return
+        to_device.forget_transactions(tx, now - REMEMBERED_MS, FORGET_AT_ONCE)
         for user_id, by_device in here.items():
             _deliver(tx, user_id, by_device)
         if self._peers is not None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from appliance.accounts.limits import Limits
 from appliance.accounts.passwords import MAX_LENGTH, Passwords
+from appliance.accounts.tokens import digest
 from appliance.matrix.errors import BadJson, MatrixError, MissingParam
 from appliance.matrix.ids import ServerName, UserId
 from appliance.store import accounts
@@ -92,7 +93,7 @@ class Uia:
                 raise self._challenge(session, flows, None)
         if auth is not None and auth.get("type") is not None:
             await self._try(session, auth, flows)
-        if not any(set(flow) <= set(session.completed) for flow in flows):
+        if not any(list(flow) == session.completed for flow in flows):
             raise self._challenge(session, flows, None)
         self._sessions.pop(session.id, None)
         return Confirmed(session.registration_token)
@@ -126,7 +127,9 @@ class Uia:
 
     async def _try(self, session: _Session, auth: Mapping[str, Any], flows: Flows) -> None:
         stage = auth["type"]
-        if not any(stage in flow for flow in flows):
+        if stage in session.completed:
+            return
+        if not any([*session.completed, stage] == list(flow[: len(session.completed) + 1]) for flow in flows):
             raise self._challenge(session, flows, MatrixError("This kind of authentication is not offered here",
                                                               errcode="M_UNRECOGNIZED"))
         try:
@@ -136,7 +139,7 @@ class Uia:
                 await self._check_registration_token(session, auth)
         except _Wrong as wrong:
             raise self._challenge(session, flows, wrong) from wrong
-        if stage not in session.completed:
+        if stage not in session.completed:  # a second request of the session may have come first
             session.completed.append(stage)
 
     async def _check_password(self, session: _Session, auth: Mapping[str, Any]) -> None:
@@ -161,7 +164,7 @@ class Uia:
         named = identifier.get("user") if isinstance(identifier, dict) else auth.get("user")
         if named is None:
             return not isinstance(identifier, dict)
-        return named == user_id or f"@{named}:{self._server}" == user_id
+        return isinstance(named, str) and local_user(named, self._server) == user_id
 
     async def _check_registration_token(self, session: _Session, auth: Mapping[str, Any]) -> None:
         token = auth.get("token")
@@ -169,9 +172,20 @@ class Uia:
             raise MissingParam("Missing field token")
         if not isinstance(token, str):
             raise BadJson("token must be a string")
-        if len(token) > 64 or not await self._store.read(accounts.registration_token_valid, token, self._clock()):
+        if not await self._store.read(accounts.registration_token_valid, digest(token), self._clock()):
             raise _Wrong("Invalid registration token")
         session.registration_token = token
+
+
+def local_user(name: str, server: ServerName) -> UserId:
+    """Return the id that a name means here; somebody else's id stays as it is and matches no account.
+
+    Our names have no capitals (`ids.new_user_id`), but keyboards of telephones begin with one.
+    """
+    if not name.startswith("@"):
+        return UserId(f"@{name.lower()}:{server}")
+    local, colon, domain = name.partition(":")
+    return UserId(f"{local.lower()}{colon}{domain}")
 
 
 class _Wrong(MatrixError):

@@ -1,7 +1,7 @@
 """Local accounts: who may log in, and in what state the account is.
 
 `password` is the whole argon2id string (parameters and salt inside), NULL for an account that has none. A user id
-stays taken after deactivation.
+stays taken after deactivation. Of registration tokens only the SHA-256 is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CREATE TABLE account (
     suspended INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE registration_token (
-    token TEXT PRIMARY KEY,
+    hash BLOB PRIMARY KEY,
     uses INTEGER,
     completed INTEGER NOT NULL DEFAULT 0,
     expires INTEGER
@@ -92,30 +92,38 @@ def set_suspended(tx: Tx, user_id: str, suspended: bool) -> bool:
     return tx.execute("UPDATE account SET suspended=? WHERE user_id=?", (int(suspended), user_id)).rowcount > 0
 
 
+def closed_but_present(rx: Rx) -> list[str]:
+    """Return the deactivated users who still are in a room, are invited into one, or wait before one."""
+    return [row[0] for row in rx.execute(
+        "SELECT user_id FROM account WHERE deactivated=1 AND EXISTS (SELECT 1 FROM membership "
+        "WHERE membership.user_id = account.user_id AND membership IN ('join', 'invite', 'knock'))"
+    )]
+
+
 # -- registration tokens -----------------------------------------------------------------------------------------------
 
 
-def add_registration_token(tx: Tx, token: str, uses: int | None, expires: int | None) -> None:
+def add_registration_token(tx: Tx, hash: bytes, uses: int | None, expires: int | None) -> None:
     """Allow `uses` registrations (None: any number) with a token until `expires` (milliseconds; None: for ever)."""
     tx.execute(
-        "INSERT INTO registration_token (token, uses, expires) VALUES (?,?,?) "
+        "INSERT INTO registration_token (hash, uses, expires) VALUES (?,?,?) "
         "ON CONFLICT DO UPDATE SET uses=excluded.uses, expires=excluded.expires",
-        (token, uses, expires),
+        (hash, uses, expires),
     )
 
 
-def registration_token_valid(rx: Rx | Tx, token: str, now: int) -> bool:
+def registration_token_valid(rx: Rx | Tx, hash: bytes, now: int) -> bool:
     """Tell whether one more registration is allowed with the token."""
     return rx.execute(
-        "SELECT 1 FROM registration_token WHERE token=? AND (uses IS NULL OR completed < uses) "
+        "SELECT 1 FROM registration_token WHERE hash=? AND (uses IS NULL OR completed < uses) "
         "AND (expires IS NULL OR expires > ?)",
-        (token, now),
+        (hash, now),
     ).fetchone() is not None
 
 
-def use_registration_token(tx: Tx, token: str, now: int) -> bool:
+def use_registration_token(tx: Tx, hash: bytes, now: int) -> bool:
     """Count one registration against the token; False when none is left."""
-    if not registration_token_valid(tx, token, now):
+    if not registration_token_valid(tx, hash, now):
         return False
-    tx.execute("UPDATE registration_token SET completed=completed+1 WHERE token=?", (token,))
+    tx.execute("UPDATE registration_token SET completed=completed+1 WHERE hash=?", (hash,))
     return True

@@ -1,6 +1,7 @@
 """Key backups: room keys that a user's devices encrypted for themselves, by version.
 
-`etag` counts changes of a version's keys. A deleted version keeps its number, so that numbers are never given twice.
+`etag` counts changes of a version's keys, `held` is how many there are (counting them anew would read the whole
+backup at every upload). A deleted version keeps its number, so that numbers are never given twice.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ CREATE TABLE key_backup_version (
     algorithm TEXT NOT NULL,
     auth_data BLOB NOT NULL,
     etag INTEGER NOT NULL DEFAULT 0,
+    held INTEGER NOT NULL DEFAULT 0,
     deleted INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, version)
 ) STRICT, WITHOUT ROWID;
@@ -35,12 +37,13 @@ CREATE TABLE key_backup (
 
 
 class Version(msgspec.Struct, frozen=True):
-    """One backup: `auth_data` is JSON bytes."""
+    """One backup: `auth_data` is JSON bytes, `held` the number of its keys."""
 
     version: int
     algorithm: str
     auth_data: bytes
     etag: int
+    held: int
 
 
 class BackedUpKey(msgspec.Struct, frozen=True):
@@ -69,7 +72,7 @@ def create(tx: Tx, user_id: str, algorithm: str, auth_data: bytes) -> int:
 def latest(rx: Rx | Tx, user_id: str) -> Version | None:
     """Return the newest backup that was not deleted, or None."""
     row = rx.execute(
-        "SELECT version, algorithm, auth_data, etag FROM key_backup_version WHERE user_id=? AND deleted=0 "
+        "SELECT version, algorithm, auth_data, etag, held FROM key_backup_version WHERE user_id=? AND deleted=0 "
         "ORDER BY version DESC LIMIT 1",
         (user_id,),
     ).fetchone()
@@ -79,7 +82,7 @@ def latest(rx: Rx | Tx, user_id: str) -> Version | None:
 def find(rx: Rx | Tx, user_id: str, version: int) -> Version | None:
     """Return one backup unless it was deleted."""
     row = rx.execute(
-        "SELECT version, algorithm, auth_data, etag FROM key_backup_version "
+        "SELECT version, algorithm, auth_data, etag, held FROM key_backup_version "
         "WHERE user_id=? AND version=? AND deleted=0",
         (user_id, version),
     ).fetchone()
@@ -96,20 +99,17 @@ def set_auth_data(tx: Tx, user_id: str, version: int, auth_data: bytes) -> None:
 def delete_version(tx: Tx, user_id: str, version: int) -> None:
     """Delete a backup and its keys."""
     tx.execute(
-        "UPDATE key_backup_version SET deleted=1, auth_data=x'7b7d' WHERE user_id=? AND version=?", (user_id, version)
+        "UPDATE key_backup_version SET deleted=1, held=0, auth_data=x'7b7d' WHERE user_id=? AND version=?",
+        (user_id, version),
     )
     tx.execute("DELETE FROM key_backup WHERE user_id=? AND version=?", (user_id, version))
 
 
-def touch(tx: Tx, user_id: str, version: int) -> None:
-    """Count a change of the keys."""
-    tx.execute("UPDATE key_backup_version SET etag=etag+1 WHERE user_id=? AND version=?", (user_id, version))
-
-
-def count(rx: Rx | Tx, user_id: str, version: int) -> int:
-    """Return how many keys a backup holds."""
-    return int(
-        rx.execute("SELECT count(*) FROM key_backup WHERE user_id=? AND version=?", (user_id, version)).fetchone()[0]
+def touch(tx: Tx, user_id: str, version: int, more: int) -> None:
+    """Note that the keys changed, and that there are `more` of them than before (or fewer, below zero)."""
+    tx.execute(
+        "UPDATE key_backup_version SET etag=etag+1, held=held+? WHERE user_id=? AND version=?",
+        (more, user_id, version),
     )
 
 

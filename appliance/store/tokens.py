@@ -109,8 +109,9 @@ def drop_session(tx: Tx, session: int) -> None:
 # -- log-in tokens -----------------------------------------------------------------------------------------------------
 
 
-def put_login_token(tx: Tx, hash: bytes, user_id: str, expires: int) -> None:
+def put_login_token(tx: Tx, hash: bytes, user_id: str, expires: int, now: int) -> None:
     """Keep a token that may be exchanged once for a log-in until `expires` (milliseconds since the epoch)."""
+    tx.execute("DELETE FROM login_token WHERE expires<=?", (now,))
     tx.execute("INSERT INTO login_token (hash, user_id, expires) VALUES (?,?,?)", (hash, user_id, expires))
 
 

@@ -94,6 +94,14 @@ def changes(rx: Rx, user_id: str, after: int, upto: int) -> DeviceLists:
     return device_lists(rx, user_id, rooms.memberships(rx, user_id), Stretch(after, upto, active))
 
 
+def changes_between(rx: Rx, user_id: str, after: int, upto: int) -> DeviceLists:
+    """Return what the syncs between two positions told or would have told (`GET /keys/changes`)."""
+    stretch = Stretch(after, min(upto, sync.position(rx)), sync.active_rooms(rx, user_id, after, upto))
+    if stretch.after >= stretch.upto:
+        return DeviceLists()
+    return device_lists(rx, user_id, rooms.memberships(rx, user_id), stretch)
+
+
 class _Past:
     """Who was joined to which room at one moment."""
 

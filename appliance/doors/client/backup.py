@@ -9,7 +9,7 @@ from appliance.accounts.key_backup import Changed, Info, KeyBackups
 from appliance.doors import fields
 from appliance.doors.web import Call, Route
 from appliance.matrix import canonical, ids
-from appliance.matrix.errors import MissingParam
+from appliance.matrix.errors import MissingParam, TooLarge
 from appliance.store.key_backup import BackedUpKey
 
 CLIENT = "/_matrix/client/v3/room_keys"
@@ -104,6 +104,8 @@ def _parsed(call: Call, body: dict[str, Any]) -> Iterable[BackedUpKey]:
 
 def _one(room_id: str, session_id: str, key: dict[str, Any]) -> BackedUpKey:
     data = canonical.dumps(fields.mapping(key, "session_data"))
+    if len(data) > SESSION_LIMIT:
+        raise TooLarge(f"session_data must not exceed {SESSION_LIMIT} bytes")
     return BackedUpKey(
         room_id=room_id,
         session_id=fields.string({"session_id": session_id}, "session_id"),

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sized
+from typing import Any, TypeVar
 
 from appliance.accounts.cross_signing import CrossSigning
 from appliance.accounts.dehydrated import Dehydrated
 from appliance.accounts.e2ee_keys import KeyServer
 from appliance.doors import fields
 from appliance.doors.web import Call, Route
-from appliance.matrix import ids
-from appliance.matrix.errors import InvalidParam
+from appliance.matrix import ids, tokens
+from appliance.matrix.errors import InvalidParam, MissingParam
+from appliance.store.database import Store
+from appliance.sync.devices import changes_between
+
+Few = TypeVar("Few", bound=Sized)
 
 CLIENT = "/_matrix/client/v3"
 DEHYDRATED = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 BODY_LIMIT = 2 * 1024 * 1024
-USERS = 10_000
+AT_ONCE = 10_000
+"""Users, or devices of one user, that one query names; devices in one claim."""
 
 
-def routes(keys: KeyServer, cross_signing: CrossSigning) -> list[Route]:
+def routes(keys: KeyServer, cross_signing: CrossSigning, store: Store) -> list[Route]:
     """Return the operations on keys."""
+
+    async def get_changes(call: Call) -> dict[str, Any]:
+        since, to = (_token(call, name) for name in ("from", "to"))
+        found = await store.read(changes_between, call.requester.user_id, since, to)
+        return {"changed": sorted(found.changed), "left": sorted(found.left)}
 
     async def post_upload(call: Call) -> dict[str, Any]:
         body = await call.json(optional=True)
@@ -29,13 +40,14 @@ def routes(keys: KeyServer, cross_signing: CrossSigning) -> list[Route]:
         return {"one_time_key_counts": counts}
 
     async def post_query(call: Call) -> dict[str, Any]:
-        wanted = fields.mapping(await call.json(), "device_keys")
-        lists = {user: fields.strings(wanted, user, maximum=USERS) for user in wanted}
+        wanted = _few(fields.mapping(await call.json(), "device_keys"))
+        lists = {user: fields.strings(wanted, user, maximum=AT_ONCE) for user in wanted}
         return dict(await keys.query(call.requester, lists))
 
     async def post_claim(call: Call) -> dict[str, Any]:
         wanted = fields.mapping(await call.json(), "one_time_keys")
         devices = {user: fields.mapping(wanted, user) for user in wanted}
+        _few([device for algorithms in devices.values() for device in algorithms])
         claims = {
             user: {device: fields.string(algorithms, device) for device in algorithms}
             for user, algorithms in devices.items()
@@ -61,9 +73,23 @@ def routes(keys: KeyServer, cross_signing: CrossSigning) -> list[Route]:
         Route("POST", CLIENT + "/keys/upload", post_upload, body_limit=BODY_LIMIT),
         Route("POST", CLIENT + "/keys/query", post_query, body_limit=BODY_LIMIT),
         Route("POST", CLIENT + "/keys/claim", post_claim, body_limit=BODY_LIMIT),
+        Route("GET", CLIENT + "/keys/changes", get_changes),
         Route("POST", CLIENT + "/keys/device_signing/upload", post_signing_keys),
         Route("POST", CLIENT + "/keys/signatures/upload", post_signatures, body_limit=BODY_LIMIT),
     ]
+
+
+def _few(wanted: Few) -> Few:
+    if len(wanted) > AT_ONCE:
+        raise InvalidParam(f"At most {AT_ONCE} users or devices at once")
+    return wanted
+
+
+def _token(call: Call, name: str) -> int:
+    text = call.query(name)
+    if text is None:
+        raise MissingParam(f"Missing query parameter {name}")
+    return tokens.stream_token(text).stream
 
 
 def dehydrated_routes(dehydrated: Dehydrated) -> list[Route]:
