@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -71,7 +72,9 @@ class _Connection(web.RequestHandler):
 class Listener:
     """The client port. `async with Listener(app)`, then `start`."""
 
-    def __init__(self, app: web.Application) -> None:
+    def __init__(self, app: web.Application, closing: Callable[[], Awaitable[None]]) -> None:
+        """`closing` is called before open requests are waited for, and lets the patient ones go."""
+        app.on_shutdown.append(lambda _: closing())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         self._sockets: asyncio.Server | None = None
 

@@ -115,23 +115,9 @@ class SlidingSync:
         return body
 
     async def _wait(self, ask: SlidingAsk, held: State, hub: Hub) -> Look:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + min(ask.timeout, MAX_WAIT_MS) / 1000
-        while True:
-            news = hub.listen()
-            try:
-                found = await self._look(ask, held)
-                left = end - loop.time()
-                if held.first or not found.empty or left <= 0:
-                    return found
-                alarm = loop.call_later(left, hub.wake_one, news)
-                try:
-                    await news
-                finally:
-                    alarm.cancel()
-            finally:
-                hub.hang_up(news)
-            await self._hubs.of(hub.user_id)
+        end = asyncio.get_running_loop().time() + min(ask.timeout, MAX_WAIT_MS) / 1000
+        look, first = lambda: self._look(ask, held), held.first
+        return await self._hubs.wait(hub, end, look, lambda found: first or not found.empty)
 
     async def _look(self, ask: SlidingAsk, held: State) -> Look:
         serial = self._ephemeral.serial

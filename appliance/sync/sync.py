@@ -137,26 +137,9 @@ class Sync:
         hub.rest = asyncio.get_running_loop().time() + REST_SECONDS if busy else 0.0
 
     async def _wait(self, ask: Ask, hub: Hub) -> _Found:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + min(ask.timeout, MAX_WAIT_MS) / 1000
-        while True:
-            news = hub.listen()
-            try:
-                found = await self._look(ask, hub)
-                left = end - loop.time()
-                if ask.since is None or ask.full_state or not found.empty or left <= 0:
-                    return found
-                alarm = loop.call_later(left, hub.wake_one, news)
-                try:
-                    await news
-                finally:
-                    alarm.cancel()
-            finally:
-                hub.hang_up(news)
-            rest = min(hub.rest, end) - loop.time()
-            if rest > 0:
-                await asyncio.sleep(rest)
-            await self._hubs.of(hub.user_id)
+        now = ask.since is None or ask.full_state
+        end = asyncio.get_running_loop().time() + min(ask.timeout, MAX_WAIT_MS) / 1000
+        return await self._hubs.wait(hub, end, lambda: self._look(ask, hub), lambda found: now or not found.empty)
 
     async def _look(self, ask: Ask, hub: Hub) -> _Found:
         serial = self._ephemeral.serial

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar
 
 from appliance.matrix.ids import RoomId
 from appliance.rooms.members import Members
 from appliance.store.changes import Changes, Commit
 from appliance.store.rooms import Membership
 
+T = TypeVar("T")
 MAX_HUBS = 5000
 """Users remembered at the same time; beyond it the one who synced longest ago is forgotten (never one who waits)."""
 
@@ -104,6 +106,7 @@ class Hubs:
         self._founded = 0
         self._asides: OrderedDict[str, int] = OrderedDict()
         self._asides_floor = changes.position
+        self._closing = False
         changes.listen(self._committed)
 
     async def of(self, user_id: str) -> Hub:
@@ -122,6 +125,39 @@ class Hubs:
             if not hub.stale:
                 self._settle(hub, memberships)
         return hub
+
+    async def wait(
+        self, hub: Hub, end: float, look: Callable[[], Awaitable[T]], enough: Callable[[T], bool]
+    ) -> T:
+        """Look again with every piece of news until there is `enough` or the loop time is `end`; return the last look.
+
+        Nothing falls between looking and waiting, and nobody is kept waiting while the house closes.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            news = hub.listen()
+            try:
+                found = await look()
+                left = end - loop.time()
+                if enough(found) or left <= 0 or self._closing:
+                    return found
+                alarm = loop.call_later(left, hub.wake_one, news)
+                try:
+                    await news
+                finally:
+                    alarm.cancel()
+            finally:
+                hub.hang_up(news)
+            rest = min(hub.rest, end) - loop.time()
+            if rest > 0:
+                await asyncio.sleep(rest)
+            await self.of(hub.user_id)
+
+    async def release(self) -> None:
+        """Answer everybody who waits: the house closes."""
+        self._closing = True
+        for hub in self._hubs.values():
+            hub.wake()
 
     def find(self, user_id: str) -> Hub | None:
         """Return the hub of somebody who synced lately."""
