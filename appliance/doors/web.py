@@ -232,7 +232,7 @@ class Surface:
                 self._admit(route.rate or "default", requester.user_id if requester else request.remote or "")
                 result = await route.handler(Call(request, route, requester))
             except Exception as error:
-                return _refusal(request, error)
+                return refusal(request, error)
             if isinstance(result, web.StreamResponse):
                 return result
             if isinstance(result, Reply):
@@ -268,7 +268,7 @@ async def _unmatched(request: web.Request) -> web.StreamResponse:
     return answer
 
 
-def _refusal(request: web.Request, error: Exception) -> web.Response:
+def refusal(request: web.Request, error: Exception) -> web.Response:
     """Turn an exception into the field's own form; nothing of ours leaks into a 500."""
     match error:
         case MatrixError():

@@ -1,7 +1,7 @@
 """The door that other homeservers come through: who they are is proved before anything else is done.
 
-A chapter lists `PeerRoute`s; `Entry.serve` adds them to an application of `doors.web.Surface`, which gives every error
-its shape. In this order: the Authorization header is read and must be meant for us, the body is read within its
+A chapter lists `PeerRoute`s; `Entry.serve` adds them to an application of `doors.web.Surface`, which answers what no
+route serves. In this order: the Authorization header is read and must be meant for us, the body is read within its
 limits, the signature is checked with the sender's current keys, the caller is admitted, then the handler runs. The few
 routes that need no signature (keys, version) are ordinary `Route`s with `Access.NONE`.
 
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from appliance.doors.web import QUERY_LIMIT, Access, Call, Reply, Route, json_response
+from appliance.doors.web import QUERY_LIMIT, Access, Call, Reply, Route, json_response, refusal
 from appliance.federation import requests
 from appliance.federation.requests import Credentials
 from appliance.matrix import canonical
@@ -74,9 +74,12 @@ class Entry:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             call = Call(request, plain, None)
-            peer, content = await self._prove(call)
-            self._admit(peer, route.path)
-            result = await route.handler(PeerCall(call, peer, content))
+            try:
+                peer, content = await self._prove(call)
+                self._admit(peer, route.path)
+                result = await route.handler(PeerCall(call, peer, content))
+            except Exception as error:
+                return refusal(request, error)
             if isinstance(result, web.StreamResponse):
                 return result
             if isinstance(result, Reply):
