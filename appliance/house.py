@@ -151,7 +151,7 @@ class House:
             routes = [
                 *_discovery(config), *news.routes(), *rooms.routes(), *people.routes(), *media.routes(repository)
             ]
-            listener = await stack.enter_async_context(Listener(surface.application(routes)))
+            listener = await stack.enter_async_context(Listener(surface.application(routes), news.release))
             async with asyncio.TaskGroup() as tasks:
                 pushing = tasks.create_task(news.pushers.run())
                 finishing = tasks.create_task(people.accounts.finish())
@@ -314,6 +314,10 @@ class News:
             *presence.routes(self._presence),
             *push.routes(self._rule_book, self._registration, self._history, clock),
         ]
+
+    async def release(self) -> None:
+        """Answer everybody who waits for news, because the house closes."""
+        await self._hubs.release()
 
     async def close(self) -> None:
         """Stop timers and connections to gateways."""
