@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
@@ -36,8 +37,10 @@ CREATE TABLE own_signing_key (
 ) STRICT;
 """
 
-MOST_PER_SERVER = 200
+MOST_PER_SERVER: Final = 200
 """Keys remembered of one server; beyond that new ones are not, so that nobody fills the disk with keys."""
+MOST_OBJECTS: Final = 20_000
+"""Key objects kept to hand on; beyond that the one fetched longest ago goes (its keys themselves stay)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,12 @@ def keep_object(tx: Tx, server: str, row: ObjectRow) -> None:
         "INSERT OR REPLACE INTO server_key_object (server, json, fetched, until) VALUES (?, ?, ?, ?)",
         (server, row.json, row.fetched, row.until),
     )
+    if tx.execute("SELECT count(*) FROM server_key_object").fetchone()[0] > MOST_OBJECTS:
+        tx.execute(
+            "DELETE FROM server_key_object WHERE server IN"
+            " (SELECT server FROM server_key_object ORDER BY fetched, server LIMIT ?)",
+            (MOST_OBJECTS // 20,),
+        )
 
 
 def keys_of(rx: Rx | Tx, servers: Sequence[str]) -> list[KeyRow]:
