@@ -19,6 +19,7 @@ from appliance.matrix import event as matrix_event
 from appliance.matrix.event import Event
 from appliance.store import rooms, state
 from appliance.store.events import REJECTED, Row, by_eids, fetch
+from appliance.store.readers import Rx
 from appliance.store.state import Key
 from appliance.store.writer import Tx
 
@@ -99,18 +100,18 @@ def _insert(tx: Tx, rid: int, new: New, pos: int) -> Row:
         ).fetchone()
     except sqlite3.IntegrityError:
         if new.session is not None and new.txn is not None:
-            earlier = _sent(tx, rid, new.session, new.txn, event)
+            earlier = sent(tx, rid, new.session, new.txn, event.type, event.redacts)
             if earlier is not None:
                 raise AlreadySent(earlier) from None
         raise
     return Row(eid, rid, pos, before, new.flags, None, None, new.session, new.txn, event)
 
 
-def _sent(tx: Tx, rid: int, session: int, txn: str, event: Event) -> str | None:
+def sent(rx: Tx | Rx, rid: int, session: int, txn: str, kind: str, redacts: str | None) -> str | None:
     """Return the event that a device already sent by the same request (a redaction's target is part of its path)."""
-    row = tx.execute(
+    row = rx.execute(
         "SELECT event_id FROM event WHERE session=? AND txn=? AND rid=? AND type=? AND redacts=?",
-        (session, txn, rid, event.type, event.redacts or ""),
+        (session, txn, rid, kind, redacts or ""),
     ).fetchone()
     return row[0] if row else None
 
