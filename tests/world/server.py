@@ -79,7 +79,7 @@ class _Process:
         assert self._process is not None, "not started"
         return self._process
 
-    def log_tail(self, lines: int = 30) -> str:
+    def log_tail(self, lines: int = 12) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
     def wait_until_healthy(self, timeout: float = 120) -> float:
