@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from appliance.accounts.account_data import AccountData
+from appliance.accounts.account_data import ENTRY_BYTES, AccountData
 from appliance.accounts.devices import require_own
 from appliance.doors.web import Call, Route
-from appliance.matrix import canonical
 from appliance.matrix.ids import UserId
 
 USER = "/_matrix/client/v3/user/{user_id}"
 ROOM = USER + "/rooms/{room_id}"
 GLOBAL = ""
+BODY_LIMIT = 2 * ENTRY_BYTES
+"""Room for white space around what is kept."""
 
 
 def routes(account_data: AccountData) -> list[Route]:
@@ -22,8 +23,8 @@ def routes(account_data: AccountData) -> list[Route]:
         require_own(call.requester, call.path("user_id"))
         return call.requester.user_id, call.request.match_info.get("room_id", GLOBAL)
 
-    async def get(call: Call) -> dict[str, Any]:
-        return canonical.decode_object(await account_data.get(*where(call), call.path("type")))
+    async def get(call: Call) -> bytes:
+        return await account_data.get(*where(call), call.path("type"))
 
     async def put(call: Call) -> dict[str, Any]:
         await account_data.put(*where(call), call.path("type"), await call.json())
@@ -42,9 +43,9 @@ def routes(account_data: AccountData) -> list[Route]:
 
     return [
         Route("GET", USER + "/account_data/{type}", get),
-        Route("PUT", USER + "/account_data/{type}", put),
+        Route("PUT", USER + "/account_data/{type}", put, body_limit=BODY_LIMIT),
         Route("GET", ROOM + "/account_data/{type}", get),
-        Route("PUT", ROOM + "/account_data/{type}", put),
+        Route("PUT", ROOM + "/account_data/{type}", put, body_limit=BODY_LIMIT),
         Route("GET", ROOM + "/tags", get_tags),
         Route("PUT", ROOM + "/tags/{tag}", put_tag),
         Route("DELETE", ROOM + "/tags/{tag}", delete_tag),

@@ -41,7 +41,7 @@ def routes(devices: Devices) -> list[Route]:
         body = await call.json()
         auth = fields.optional_mapping(body, "auth")
         ids = fields.strings(body, "devices", maximum=AT_ONCE)
-        await devices.delete_confirmed(call.requester, ids, auth, "delete_devices")
+        await devices.delete_confirmed(call.requester, ids, auth, f"delete_devices {sorted(ids)}")
         return {}
 
     return [
