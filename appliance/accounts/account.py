@@ -26,9 +26,10 @@ from appliance.store import (
     receipts,
     tokens,
 )
+from appliance.store.connection import StoreUnavailable
 from appliance.store.database import Store
 from appliance.store.profiles import Profile
-from appliance.store.writer import StoreUnavailable, Tx
+from appliance.store.writer import Tx
 
 log = logging.getLogger(__name__)
 

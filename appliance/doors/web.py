@@ -30,7 +30,7 @@ from appliance.matrix.errors import (
     Unrecognized,
 )
 from appliance.matrix.requester import Requester
-from appliance.store.writer import StoreUnavailable
+from appliance.store.connection import StoreUnavailable
 
 log = logging.getLogger(__name__)
 

@@ -131,7 +131,8 @@ def main(memory: int, pixels: int) -> None:
             answer = shrink(json.loads(line), pixels)
         except MemoryError:
             answer = {"error": "too large"}
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ from appliance.push.gateway import Gateway, Undelivered
 from appliance.push.unread import Judged, Recent, Unread
 from appliance.store import push
 from appliance.store.changes import Commit
+from appliance.store.connection import StoreUnavailable
 from appliance.store.database import Store
 from appliance.store.events import Row
 from appliance.store.push import PusherRow
 from appliance.store.rooms import Membership
-from appliance.store.writer import StoreUnavailable
 
 log = logging.getLogger(__name__)
 

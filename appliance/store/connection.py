@@ -14,6 +14,10 @@ WAL_LIMIT_BYTES = 1024 * 1024
 AUTOCHECKPOINT_PAGES = 2_000
 
 
+class StoreUnavailable(Exception):
+    """The disk refused (full, failing, read-only) or a question took too long. Nothing of a change was kept."""
+
+
 def open_writer(path: Path) -> sqlite3.Connection:
     """Open the one connection that may change the file. Acknowledged means on disk: WAL with synchronous=FULL."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)

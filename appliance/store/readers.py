@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from appliance.store.connection import open_reader
+from appliance.store.connection import StoreUnavailable, open_reader
 
 # A read holds one snapshot of the file; SQLite reads do not wait for the writer, so a few threads are enough.
 THREADS = 3
+
+LIMIT_SECONDS = 20.0
+CHECK_EVERY = 200_000
+"""Steps of SQLite's machine between two looks at the clock (some milliseconds)."""
 
 Rx = sqlite3.Connection
 """What a reading function gets: a connection inside one read transaction. It cannot write."""
@@ -37,10 +42,17 @@ class Readers:
         if db is None:
             db = self._local.db = open_reader(self._path)
             self._open.append(db)
+        end = time.monotonic() + LIMIT_SECONDS
+        db.set_progress_handler(lambda: time.monotonic() > end, CHECK_EVERY)
         db.execute("BEGIN")
         try:
             return fn(db, *args)
+        except sqlite3.OperationalError as error:
+            if time.monotonic() > end:
+                raise StoreUnavailable("The question took too long to answer; ask for less") from error
+            raise
         finally:
+            db.set_progress_handler(None, 0)
             db.execute("ROLLBACK")
 
     async def close(self) -> None:

@@ -21,15 +21,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from appliance.store.changes import Changes, Commit
+from appliance.store.connection import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 GROUP = 256
 IDLE_SECONDS = 0.5
-
-
-class StoreUnavailable(Exception):
-    """The disk refused (full, failing, read-only). Nothing of the change was kept."""
 
 
 class Tx:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from appliance.matrix.errors import Forbidden
-from appliance.store import migrations
+from appliance.store import migrations, readers
 from appliance.store.changes import Commit
+from appliance.store.connection import StoreUnavailable
 from appliance.store.database import Store
 from appliance.store.migrations import StoreTooNew
 from appliance.store.readers import Rx
-from appliance.store.writer import StoreUnavailable, Tx
+from appliance.store.writer import Tx
 
 ALIAS = "INSERT INTO alias VALUES (?, 1, 'me', 0)"
 
@@ -180,3 +181,13 @@ def test_a_half_made_file_is_made_again(tmp_path: Path) -> None:
     fresh = tmp_path / "y.db"
     migrations.migrate(fresh)
     assert _schema(path) == _schema(fresh)
+
+
+async def test_a_question_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "LIMIT_SECONDS", 0.05)
+    store = await Store.open(tmp_path / "x.db")
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(StoreUnavailable, match="too long"):
+        await store.read(lambda rx: rx.execute(endless).fetchone())
+    assert await store.read(_names) == []
+    await store.close()
