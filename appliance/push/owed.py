@@ -27,7 +27,7 @@ class Memberships(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Debt:
-    """Whose debt is looked for: in `rooms` (None: in all), with new invitations or without, after < position <= upto."""
+    """Whose debt is looked for: in `rooms` (None: all), with new invitations or without, after < position <= upto."""
 
     user_id: str
     rooms: frozenset[str] | None

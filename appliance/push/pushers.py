@@ -122,9 +122,9 @@ class Pushers:
         """Deliver until cancelled; what was owed when the house stopped comes first."""
         try:
             async with asyncio.TaskGroup() as group:
-                self._told = self._store.changes.position
                 for row in await self._store.read(push.everyone):
                     self._add(row)
+                self._told = self._store.changes.position  # no await between this and the lines above
                 for line in list(self._lines.values()):
                     self._start(group, line)
                 while True:
@@ -152,7 +152,7 @@ class Pushers:
                 self._lines[pid].woken = True
                 concerned.add(pid)
         self._told = position
-        for pid in concerned:
+        for pid in concerned & self._lines.keys():
             self._start(group, self._lines[pid])
 
     async def _reload(self, user_id: str) -> None:

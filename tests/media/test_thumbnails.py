@@ -155,7 +155,7 @@ async def test_a_decompression_bomb_is_too_large(tmp_path: Path) -> None:
         with pytest.raises(TooLarge) as refused:
             await s.media.thumbnails.of(source, shape(96, 96, True, False))
         assert refused.value.status == 413
-        assert await s.media.thumbnails.of(await stored(s, picture("JPEG")), shape(96, 96, True, False))
+        assert (await s.media.thumbnails.of(await stored(s, picture("JPEG")), shape(96, 96, True, False))).path.exists()
 
 
 async def test_a_bomb_that_lies_about_its_size_meets_the_memory_limit(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ async def test_a_bomb_that_lies_about_its_size_meets_the_memory_limit(tmp_path: 
     async with shelf(tmp_path, tight) as s:
         with pytest.raises(TooLarge):
             await s.media.thumbnails.of(await stored(s, bomb(30_000, 20_000)), shape(96, 96, True, False))
-        assert await s.media.thumbnails.of(await stored(s, picture("JPEG")), shape(96, 96, True, False))
+        assert (await s.media.thumbnails.of(await stored(s, picture("JPEG")), shape(96, 96, True, False))).path.exists()
 
 
 @pytest.mark.parametrize("data", [
@@ -189,7 +189,7 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, monkey
             with pytest.raises(TooLarge):
                 await s.media.thumbnails.of(source, shape(96, 96, True, False))
         slow = Thumbnails(s.media.blobs, SMALL)
-        assert await slow.of(source, shape(96, 96, True, False))
+        assert (await slow.of(source, shape(96, 96, True, False))).path.exists()
         await slow.close()
 
 
@@ -201,7 +201,7 @@ async def test_a_worker_that_was_killed_from_outside_is_replaced(tmp_path: Path)
         assert worker is not None
         worker.kill()
         await worker.wait()
-        assert await s.media.thumbnails.of(source, shape(32, 32, True, False))
+        assert (await s.media.thumbnails.of(source, shape(32, 32, True, False))).path.exists()
 
 
 async def test_an_idle_worker_ends(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ async def test_an_idle_worker_ends(tmp_path: Path) -> None:
         assert worker is not None
         async with asyncio.timeout(5):
             assert await worker.wait() == 0
-        assert await s.media.thumbnails.of(source, shape(32, 32, True, False))
+        assert (await s.media.thumbnails.of(source, shape(32, 32, True, False))).path.exists()
 
 
 async def test_too_many_pictures_at_once_are_put_off(tmp_path: Path) -> None:
