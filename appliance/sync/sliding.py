@@ -1,8 +1,9 @@
 """The simplified sliding sync: a window on a user's rooms, and patience until something happens in it.
 
     at       what the client holds at its pos (sliding_connections.py)
-    look     in one read of the store: which rooms the request is about (sliding_lists.py), what of each is new
-             (sliding_rooms.py), what goes beside them (sliding_extensions.py)
+    look     in memory (sliding_quick.py) or, where that does not reach, in one read of the store: which rooms the
+             request is about (sliding_lists.py), what of each is new (sliding_rooms.py), what goes beside them
+             (sliding_extensions.py)
     empty?   wait for the user's hub to be woken, look again, until the client's time is up
     issue    remember what the client holds with this answer
 
@@ -34,6 +35,7 @@ from appliance.sync.sliding_ask import SlidingAsk
 from appliance.sync.sliding_connections import Connections, Sent, State
 from appliance.sync.sliding_extensions import ExtraReader, Extras
 from appliance.sync.sliding_lists import Catalogue, Window
+from appliance.sync.sliding_quick import SlidingQuick, Trail
 from appliance.sync.sliding_rooms import Found, SlidingRooms
 from appliance.sync.sync import MAX_WAIT_MS, Unread
 from appliance.sync.waiters import Hub, Hubs
@@ -54,11 +56,14 @@ class Look:
     ignored: frozenset[str]
     serial: int = 0
     typing: dict[str, Json] | None = None
+    wakes: int = -1
+    trail: Trail | None = None
+    """Of a look that memory answered: what it went by."""
 
     @property
     def empty(self) -> bool:
         """Whether there is no news."""
-        return not self.rooms and self.extras.empty and not self.typing
+        return all(room.silent for room in self.rooms) and self.extras.empty and not self.typing
 
 
 def look(rx: Rx, ask: SlidingAsk, held: State, shelf: Shelf) -> Look:
@@ -96,6 +101,7 @@ class SlidingSync:
         self._unread = unread
         self._known = known
         self._clock = clock
+        self._quick = SlidingQuick(live, hubs)
         self._connections = Connections(clock())
 
     async def answer(self, ask: SlidingAsk) -> dict[str, Json]:
@@ -111,16 +117,36 @@ class SlidingSync:
         finally:
             hub.active -= 1
         body = await self._render(ask, found)
-        body["pos"] = self._connections.issue(key, _after(held, found))
+        body["pos"] = self._connections.issue(key, _after(ask, held, found))
         return body
 
     async def _wait(self, ask: SlidingAsk, held: State, hub: Hub) -> Look:
         end = asyncio.get_running_loop().time() + min(ask.timeout, MAX_WAIT_MS) / 1000
-        look, first = lambda: self._look(ask, held), held.first
+        look, first = lambda: self._look(ask, held, hub), held.first
         return await self._hubs.wait(hub, end, look, lambda found: first or not found.empty)
 
-    async def _look(self, ask: SlidingAsk, held: State) -> Look:
+    async def _look(self, ask: SlidingAsk, held: State, hub: Hub) -> Look:
         serial = self._ephemeral.serial
+        found = self._from_memory(ask, held, hub)
+        if found is None:
+            found = await self._from_store(ask, held, hub)
+        found.serial = serial
+        if ask.extensions.typing is not None:
+            inside = [room_id for room_id in found.window.scope(ask.extensions.typing) if room_id in found.inside]
+            found.typing = self._typists(inside, held, found.ignored)
+        return found
+
+    def _from_memory(self, ask: SlidingAsk, held: State, hub: Hub) -> Look | None:
+        upto, trail = self._store.changes.position, held.trail
+        found = self._quick.look(ask, held, hub, upto, self._clock())
+        if found is None or trail is None:
+            return None
+        return Look(
+            upto, found.window, found.rooms, found.extras, trail.inside, trail.ignored, wakes=trail.wakes, trail=trail
+        )
+
+    async def _from_store(self, ask: SlidingAsk, held: State, hub: Hub) -> Look:
+        wakes = hub.wakes
         shelf = Shelf(self._known, Marks(), self._live, self._store.changes, self._clock())
         found = await self._store.read(look, ask, held, shelf)
         await self._store.changes.reached(found.upto)
@@ -128,10 +154,7 @@ class SlidingSync:
         if acknowledged is not None:
             requester = ask.requester
             await self._store.write(to_device.acknowledge, requester.user_id, requester.device_id, acknowledged)
-        found.serial = serial
-        if ask.extensions.typing is not None:
-            inside = [room_id for room_id in found.window.scope(ask.extensions.typing) if room_id in found.inside]
-            found.typing = self._typists(inside, held, found.ignored)
+        found.wakes = wakes
         return found
 
     def _typists(self, rooms: list[str], held: State, ignored: frozenset[str]) -> dict[str, Json]:
@@ -152,6 +175,8 @@ class SlidingSync:
         if len(rids) > 1:
             await self._unread.prepare(ask.requester.user_id, rids, found.upto)
         for room in found.rooms:
+            if room.silent:
+                continue
             section = rooms[room.room_id] = room.section
             if room.room_id in found.inside:
                 counts = await self._unread.counts(ask.requester.user_id, room.room_id, found.upto)
@@ -164,8 +189,11 @@ class SlidingSync:
         }
 
 
-def _after(held: State, found: Look) -> State:
+def _after(ask: SlidingAsk, held: State, found: Look) -> State:
     """Return what the client holds once it has the answer."""
+    trail = _trail(ask, found)
+    if held.trail is not None and held.trail.window is found.window and not found.rooms:
+        return State(found.upto, found.serial, held.rooms, held.window, trail)
     rooms: dict[str, Sent] = dict(held.rooms)
     window = frozenset(found.window.configs)
     for room_id in held.window - window:
@@ -173,4 +201,16 @@ def _after(held: State, found: Look) -> State:
             rooms[room_id] = replace(rooms[room_id], upto=held.stream)
     for room in found.rooms:
         rooms[room.room_id] = room.sent
-    return State(found.upto, found.serial, rooms, window)
+    return State(found.upto, found.serial, rooms, window, trail)
+
+
+def _trail(ask: SlidingAsk, found: Look) -> Trail:
+    """Return what makes the next look quick."""
+    # The window was cut out of these very values: then its configs can be told by identity.
+    asked = found.trail if found.trail is not None else ask
+    letters, wanted = found.extras.letters, ask.extensions.to_device
+    since = wanted.since if wanted is not None and letters is not None and not letters.messages else -1
+    return Trail(
+        asked.lists, asked.subscriptions, ask.extensions, found.window, found.inside, found.ignored,
+        found.extras.counts, since, found.wakes,
+    )

@@ -141,6 +141,11 @@ class Extensions:
     receipts: Scope | None = None
     typing: Scope | None = None
 
+    def like(self, other: Extensions) -> bool:
+        """Tell whether the same is on, whatever the position of messages for the device."""
+        mine = (self.e2ee, self.account_data, self.receipts, self.typing)
+        return mine == (other.e2ee, other.account_data, other.receipts, other.typing)
+
 
 @dataclass(frozen=True, slots=True)
 class SlidingAsk:

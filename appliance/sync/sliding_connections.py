@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from appliance.matrix.errors import MatrixError
-from appliance.sync.sliding_ask import RequiredState
+from appliance.sync.sliding_ask import RequiredState, RoomConfig
+
+if TYPE_CHECKING:
+    from appliance.sync.sliding_quick import Trail
 
 PER_DEVICE: Final = 16
 IN_ALL: Final = 5000
@@ -52,6 +55,12 @@ class Sent:
     shown: frozenset[str] = frozenset()
     dm: bool = False
 
+    def lacks(self, config: RoomConfig) -> bool:
+        """Tell whether a config asks for more of the past or of the state than the client has."""
+        if self.kind != "join":
+            return False
+        return config.limit > self.limit or config.required | self.required != self.required
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -61,6 +70,8 @@ class State:
     serial: int = 0
     rooms: Mapping[str, Sent] = field(default_factory=dict)
     window: frozenset[str] = frozenset()
+    trail: Trail | None = None
+    """What makes the next answer quick (sliding_quick.py)."""
 
     @property
     def first(self) -> bool:

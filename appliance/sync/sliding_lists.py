@@ -18,7 +18,7 @@ from appliance.store import account_data, rooms, sliding, sync
 from appliance.store.readers import Rx
 from appliance.store.rooms import Membership
 from appliance.sync.room import RoomReader
-from appliance.sync.sliding_ask import ListFilter, RoomConfig, Scope, SlidingAsk
+from appliance.sync.sliding_ask import ListAsk, ListFilter, RoomConfig, Scope, SlidingAsk
 
 
 @dataclass(slots=True)
@@ -28,7 +28,9 @@ class Window:
     configs: dict[str, RoomConfig] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     lists: dict[str, set[str]] = field(default_factory=dict)
-    subscribed: set[str] = field(default_factory=set)
+    orders: Mapping[str, list[str]] = field(default_factory=dict)
+    """The lists in full, the room with the latest activity first."""
+    subscribed: frozenset[str] = frozenset()
 
     def add(self, room_id: str, config: RoomConfig) -> None:
         """Take a room in, united with what other rules say of it."""
@@ -45,6 +47,26 @@ class Window:
         return any(
             room_id in found and (wanted.lists is None or name in wanted.lists) for name, found in self.lists.items()
         )
+
+
+def windowed(
+    lists: Mapping[str, ListAsk], subscriptions: Mapping[str, RoomConfig], orders: Mapping[str, list[str]],
+    subscribed: frozenset[str],
+) -> Window:
+    """Cut the wanted parts out of lists in full (`orders`) and add those subscriptions that the user may have."""
+    window = Window(orders=orders, subscribed=subscribed)
+    for name, wanted in lists.items():
+        found = orders[name]
+        window.counts[name] = len(found)
+        if wanted.ranges is not None:
+            found = [room_id for start, end in wanted.ranges for room_id in found[start : end + 1]]
+        window.lists[name] = set(found)
+        for room_id in found:
+            window.add(room_id, wanted.config)
+    for room_id, config in subscriptions.items():
+        if room_id in subscribed:
+            window.add(room_id, config)
+    return window
 
 
 class Catalogue:
@@ -75,24 +97,17 @@ class Catalogue:
 
     def window(self, ask: SlidingAsk) -> Window:
         """Return which rooms the request is about."""
-        window = Window()
-        for name, wanted in ask.lists.items():
-            found: list[str] = [member.room_id for member in self.listed if self._passes(member, wanted.filter)]
-            window.counts[name] = len(found)
-            if wanted.ranges is not None:
-                found = [room_id for start, end in wanted.ranges for room_id in found[start : end + 1]]
-            window.lists[name] = set(found)
-            for room_id in found:
-                window.add(room_id, wanted.config)
-        known: dict[str, Membership] = {}
+        orders: dict[str, list[str]] = {
+            name: [member.room_id for member in self.listed if self._passes(member, wanted.filter)]
+            for name, wanted in ask.lists.items()
+        }
+        subscribed: frozenset[str] = frozenset()
         if ask.subscriptions:
-            known = {member.room_id: member for member in self.memberships}
-        for room_id, config in ask.subscriptions.items():
-            member = known.get(room_id)
-            if member is not None and self._open(member):
-                window.subscribed.add(room_id)
-                window.add(room_id, config)
-        return window
+            subscribed = frozenset(
+                member.room_id for member in self.memberships
+                if member.room_id in ask.subscriptions and self._open(member)
+            )
+        return windowed(ask.lists, ask.subscriptions, orders, subscribed)
 
     # -- which rooms there are -----------------------------------------------------------------------------------------
 

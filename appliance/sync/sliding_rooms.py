@@ -24,6 +24,7 @@ from appliance.sync.stretch import Stretch
 
 Json = Any
 INSIDE: Final = "join"
+_ALWAYS: Final = frozenset({"membership", "timeline", "required_state", "prev_batch", "limited", "num_live"})
 BUMPS: Final = frozenset({
     "m.room.create", "m.room.message", "m.room.encrypted", "m.sticker", "m.call.invite", "m.poll.start",
     "org.matrix.msc3381.poll.start", "m.beacon_info",
@@ -44,6 +45,14 @@ class Found:
     section: dict[str, Json]
     sent: Sent
     rows: tuple[Row, ...] = ()
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to tell after all (somebody ignored spoke)."""
+        section = self.section
+        if section.keys() - _ALWAYS or "initial" in section:
+            return False
+        return not (section["timeline"] or section["required_state"] or section["limited"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ class SlidingRooms:
         """Return the section of a room, or None if the client is up to date. `activity`: position of its last event."""
         sent = self._held.rooms.get(member.room_id)
         told = self._held.told(member.room_id)
-        if sent is not None and activity <= told and not self._asks_more(config, sent) and dm == sent.dm:
+        if sent is not None and activity <= told and not sent.lacks(config) and dm == sent.dm:
             return None
         if member.membership in ("invite", "knock"):
             found = self._outside(member, config) if sent is None or activity > told else None
@@ -85,9 +94,6 @@ class SlidingRooms:
         if found is not None:
             self._direct(found, sent, dm)
         return found
-
-    def _asks_more(self, config: RoomConfig, sent: Sent) -> bool:
-        return sent.kind == INSIDE and (config.limit > sent.limit or config.required | sent.required != sent.required)
 
     def _direct(self, found: Found, sent: Sent | None, dm: bool) -> None:
         if dm or (sent is not None and sent.dm):

@@ -119,10 +119,14 @@ class Hubs:
             self._trim()
         self._hubs.move_to_end(user_id)
         while hub.stale:
-            hub.stale = False
+            wakes = hub.wakes
             memberships = await self._members.rooms_of(user_id)
-            # A commit during the read marks the hub stale again; otherwise the value is that of this very moment.
-            if not hub.stale:
+            # Without a commit of the user's own during the read the value is that of this very moment. Until then the
+            # hub stays stale for others who ask at the same time: half of a hub would hide news from them.
+            if self._hubs.get(user_id) is not hub:
+                return await self.of(user_id)
+            if hub.wakes == wakes:
+                hub.stale = False
                 self._settle(hub, memberships)
         return hub
 

@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 
+from appliance.push.facts import Facts
+from appliance.push.unread import Unread
+from appliance.rooms.live import Live
 from appliance.store import rooms, state
 from appliance.store.readers import Rx
+from appliance.sync.known import KnownEvents
+from appliance.sync.sliding import SlidingSync
+from appliance.sync.sliding_ask import ListAsk
 from tests.rooms.reading import history
-from tests.sync.station import station
-from tests.sync.window import EVERYTHING, slide
+from tests.sync.station import Station, station
+from tests.sync.test_quick import Life, ageless
+from tests.sync.window import ALL, EVERYTHING, LAZY, config, slide
 
 
 class Follower:
@@ -81,3 +88,47 @@ async def test_a_client_that_follows_a_changing_window_has_everything(tmp_path: 
             assert mine == truth[-len(mine):]
             assert len(mine) >= 5
             assert client.counts[room_id] == len(await w.members.local_joined(room_id))
+
+
+def forgetful(w: Station) -> SlidingSync:
+    """Return a sliding sync whose memory holds no events, so that everything comes from the store."""
+    live = Live(2**60)
+    facts, known = Facts(w.store), KnownEvents()
+    unread = Unread(w.store, live, facts)
+    for listener in (known.add, facts.landed, unread.landed):
+        w.ledger.listen(listener)
+    return SlidingSync(w.store, live, w.hubs, w.ephemeral, w.typing, w.presence, unread, known, w.clock)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_memory_and_store_give_the_same_answers(tmp_path: Path, seed: int) -> None:
+    async with station(tmp_path, presence=False) as w:
+        life, slow = Life(w, seed), forgetful(w)
+        reader = await life.begin()
+        wanted = LAZY if seed % 2 else EVERYTHING
+        lists = {
+            "top": ListAsk(config(2 + seed, wanted, reader.user_id), ((0, 0),)),
+            "rest": ListAsk(config(3, LAZY, reader.user_id), ((1, 5),) if seed % 3 else None),
+        }
+        quick_one, pos = w.sliding, [None, None]
+        reads, from_memory = 0, 0
+        count = w.store.read
+
+        def counting(*args: Any) -> Any:
+            nonlocal reads
+            reads += args[0].__name__ == "look"
+            return count(*args)
+
+        w.store.read = counting  # type: ignore[method-assign, assignment]
+        for _ in range(60):
+            for _ in range(life.random.choice([0, 1, 1, 2, 4])):
+                await life.deed()
+            answers = []
+            for number, sliding in enumerate((quick_one, slow)):
+                before, w.sliding = reads, sliding
+                answer = ageless(await slide(w, reader, pos[number], lists=lists, extensions=ALL))
+                from_memory += number == 0 and reads == before and bool(answer["rooms"])
+                pos[number] = answer.pop("pos")
+                answers.append(answer)
+            assert answers[0] == answers[1]
+        assert from_memory > 3, "the quick path was hardly taken"
