@@ -116,8 +116,10 @@ def _sign(tx: Tx, signer: str, given: Mapping[str, Mapping[str, Any]]) -> dict[s
                 failures.setdefault(user_id, {})[target] = error.body()
         if kept:
             keys.put_signatures(tx, kept)
-            devices.list_changed(tx, user_id)
-            tx.wake_user(signer)
+            if user_id == signer:
+                devices.list_changed(tx, user_id)
+            else:
+                devices.seen_differently(tx, user_id, signer)
     return failures
 
 

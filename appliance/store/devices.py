@@ -1,7 +1,8 @@
 """Devices of local accounts, and the log of device list changes.
 
 `device.session` is never used twice, so a transaction id can be tied to it for ever. A row of `device_list_change`
-says: the devices, device keys or cross-signing keys of this user (local or remote) changed at this stream position.
+says: the devices, device keys or cross-signing keys of this user (local or remote) changed at this stream position;
+with a `viewer`, only in the eyes of that one user (who signed them).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ CREATE TABLE device (
 ) STRICT;
 CREATE TABLE device_list_change (
     pos INTEGER PRIMARY KEY,
-    user_id TEXT NOT NULL
+    user_id TEXT NOT NULL,
+    viewer TEXT
 ) STRICT;
 CREATE INDEX device_list_change_user ON device_list_change (user_id, pos);
 """
@@ -118,8 +120,16 @@ def list_changed(tx: Tx, user_id: str) -> int:
     return pos
 
 
+def seen_differently(tx: Tx, user_id: str, viewer: str) -> None:
+    """Announce to `viewer` alone that somebody's keys look different to them: they signed the master key."""
+    tx.execute("INSERT INTO device_list_change (pos, user_id, viewer) VALUES (?,?,?)", (tx.next_pos(), user_id, viewer))
+    tx.wake_user(viewer)
+
+
 def changed_users(rx: Rx, user_ids: Iterable[str], after: int, upto: int) -> set[str]:
-    """Return those of the users whose device list changed in (after, upto]."""
-    rows = rx.execute("SELECT DISTINCT user_id FROM device_list_change WHERE pos>? AND pos<=?", (after, upto))
+    """Return those of the users whose device list changed for everybody in (after, upto]."""
+    rows = rx.execute(
+        "SELECT DISTINCT user_id FROM device_list_change WHERE pos>? AND pos<=? AND viewer IS NULL", (after, upto)
+    )
     changed = {row[0] for row in rows}
     return changed.intersection(user_ids) if changed else changed

@@ -81,9 +81,12 @@ def member_eids(rx: Rx, rid: int, users: Iterable[str]) -> dict[str, int]:
     return dict(rows.fetchall())
 
 
-def device_changes(rx: Rx, after: int, upto: int) -> set[str]:
-    """Return everybody whose devices or keys changed in (after, upto]."""
-    rows = rx.execute("SELECT DISTINCT user_id FROM device_list_change WHERE pos>? AND pos<=?", (after, upto))
+def device_changes(rx: Rx, viewer: str, after: int, upto: int) -> set[str]:
+    """Return everybody whose devices or keys changed in (after, upto], in the eyes of `viewer`."""
+    rows = rx.execute(
+        "SELECT DISTINCT user_id FROM device_list_change WHERE pos>? AND pos<=? AND (viewer IS NULL OR viewer=?)",
+        (after, upto, viewer),
+    )
     return {row[0] for row in rows}
 
 

@@ -79,7 +79,7 @@ def device_lists(rx: Rx, user_id: str, memberships: Iterable[Membership], stretc
         if member.membership in ("leave", "ban") and past.joined(member.rid, user_id):
             people = rooms.members(rx, member.rid)
             parted |= {other.user_id for other in people if other.membership == "join" or other.pos > stretch.after}
-    announced = sync.device_changes(rx, stretch.after, stretch.upto)
+    announced = sync.device_changes(rx, user_id, stretch.after, stretch.upto)
     if not (met or parted or announced):
         return DeviceLists()
     sharing = rooms.users_sharing(rx, user_id)

@@ -31,7 +31,7 @@ from tests.world.rooms import SERVER, Clock
 __all__ = ["PASSWORD", "V3", "Device", "Got", "Practice", "opened", "segment"]
 
 V3 = "/_matrix/client/v3"
-PASSWORD = "Visite-um-8"  # noqa: S105  (of people who do not exist)
+PASSWORD = "Visite-um-8"
 _SPEC = Path(__file__).resolve().parents[3] / "shared" / "spec" / "data"
 _QUICK = functools.partial(Passwords, 1, 8192)
 """The least work that argon2id does: these tests are not about its cost."""
@@ -69,7 +69,7 @@ class Device:
     token: str = field(repr=False)
     refresh: str | None = field(default=None, repr=False)
 
-    async def ask(self, method: str, path: str, body: Any = None, **query: str) -> Got:
+    async def ask(self, method: str, path: str, body: Any = None, **query: Any) -> Got:
         return await self.practice.ask(method, path, body, token=self.token, **query)
 
     async def fine(self, method: str, path: str, body: Any = None, **query: str) -> dict[str, Any]:

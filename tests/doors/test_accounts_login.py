@@ -174,11 +174,16 @@ async def test_no_token_or_password_stands_in_the_database(tmp_path: Path) -> No
         openid = await device.fine("POST", f"/user/{device.user_id}/openid/request_token", {})
         await p.people.registration.add_token("Station-3-Neuzugang", 5, None)
         secrets = [device.token, device.refresh or "", login, openid["access_token"], PASSWORD, "Station-3-Neuzugang"]
-        stored = b"".join(file.read_bytes() for file in sorted(tmp_path.glob("schleuse.db*")))
+        stored = _on_disk(tmp_path)
         assert b"@anna:test.example" in stored, "the search is not blind"
         assert not [secret for secret in secrets if secret.encode() in stored]
-    stored = (tmp_path / "schleuse.db").read_bytes()
+    stored = _on_disk(tmp_path)
     assert not [secret for secret in secrets if secret.encode() in stored]
+
+
+def _on_disk(folder: Path) -> bytes:
+    """Return the database with its log, as it lies there at this moment."""
+    return b"".join(file.read_bytes() for file in sorted(folder.glob("schleuse.db*")))
 
 
 # -- log-in tokens and the browser -------------------------------------------------------------------------------------

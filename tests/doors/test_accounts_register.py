@@ -17,7 +17,7 @@ from tests.accounts.practice import PASSWORD, Got, Practice, opened
 DUMMY = {"type": "m.login.dummy"}
 VALIDITY = "/_matrix/client/v1/register/m.login.registration_token/validity"
 SECRET_DOOR = "/_synapse/admin/v1/register"
-SECRET = "Labor-Geheimnis"  # noqa: S105
+SECRET = "Labor-Geheimnis"
 
 
 async def test_an_open_house_asks_for_a_dummy_stage_and_logs_in(tmp_path: Path) -> None:

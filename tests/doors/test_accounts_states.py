@@ -79,7 +79,8 @@ async def _everything(device: Device) -> str:
     """Leave a trace in every table that a person can leave one in; returns a room."""
     room = await device.room()
     user = segment(device.user_id)
-    event = await device.fine("PUT", f"/rooms/{segment(room)}/send/m.room.message/t", {"msgtype": "m.text", "body": "x"})
+    text = {"msgtype": "m.text", "body": "x"}
+    event = await device.fine("PUT", f"/rooms/{segment(room)}/send/m.room.message/t", text)
     await device.fine("POST", f"/rooms/{segment(room)}/receipt/m.read/{segment(event['event_id'])}", {})
     await device.fine("PUT", f"/user/{user}/account_data/org.example", {"a": 1})
     await device.fine("PUT", f"/user/{user}/rooms/{segment(room)}/tags/u.x", {})
@@ -88,7 +89,8 @@ async def _everything(device: Device) -> str:
     await device.fine("POST", "/room_keys/version", {"algorithm": "x", "auth_data": {}})
     await device.fine("POST", f"/user/{user}/openid/request_token", {})
     await _set_pusher(device, "k1")
-    await device.fine("POST", "/keys/upload", {"one_time_keys": {"signed_curve25519:A": {"key": "x", "signatures": {}}}})
+    key = {"key": "x", "signatures": {}}
+    await device.fine("POST", "/keys/upload", {"one_time_keys": {"signed_curve25519:A": key}})
     return room
 
 
