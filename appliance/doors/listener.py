@@ -30,7 +30,7 @@ BACKLOG = 1024
 class _Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_deadline",)
+    __slots__ = ("_deadline", "patient")
 
     def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -38,6 +38,8 @@ class _Connection(web.RequestHandler):
             max_line_size=HEAD_BYTES, max_field_size=HEAD_BYTES, max_headers=HEADERS, lingering_time=5.0,
         )
         self._deadline: asyncio.TimerHandle | None = None
+        self.patient: asyncio.Task[Any] | None = None
+        """The request under way, while it only waits for news (`Call.patient`)."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -46,6 +48,8 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        if self.patient is not None:
+            self.patient.cancel()
         super().connection_lost(exc)
 
     def _check_head(self) -> None:

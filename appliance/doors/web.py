@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -128,6 +129,22 @@ class Call:
         if text not in choices:
             raise InvalidParam(f"{name} must be one of: {', '.join(sorted(choices))}")
         return text
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Within this block the request ends with its connection: nobody waits for news after hanging up.
+
+        Every other request is carried through, as the client may have hung up only because it was impatient.
+        """
+        connection = self.request.protocol
+        if not hasattr(connection, "patient"):
+            yield
+            return
+        connection.patient = asyncio.current_task()
+        try:
+            yield
+        finally:
+            connection.patient = None
 
     async def body(self) -> bytes:
         """Read the whole body within the route's limits of size and time."""

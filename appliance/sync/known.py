@@ -3,11 +3,12 @@
 The state of a room is the same for everybody and mostly old, so its events are read and serialised once and their bytes
 go into every initial sync. The cache is bounded by bytes. It is filled by readers in their threads and emptied of
 redacted events on the event loop; a read that began before a redaction must not put the old form back, hence
-`generation`.
+`generation`, which a reader takes before its read begins.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -57,19 +58,24 @@ class KnownEvents:
         self._bytes = 0
         self._events: OrderedDict[int, Known] = OrderedDict()
         self._eids: dict[str, int] = {}
+        self._lock = threading.Lock()
         self.generation = 0
         """Grows with every redaction."""
 
-    def load(self, rx: Rx, eids: Collection[int]) -> dict[int, Known]:
-        """Return the events by short id, reading those that are not in memory."""
-        generation = self.generation
+    def load(self, rx: Rx, eids: Collection[int], generation: int) -> dict[int, Known]:
+        """Return the events by short id, reading those that are not in memory.
+
+        `generation` is that of the moment before the read began: what it reads is kept only if nothing was redacted
+        since.
+        """
         found = {eid: event for eid in eids if (event := self._events.get(eid)) is not None}
         missing = [eid for eid in eids if eid not in found]
         if missing:
             fresh = [known(row) for row in events.by_eids(rx, missing).values()]
             found.update((event.eid, event) for event in fresh)
-            if generation == self.generation:
-                self._keep(event for event in fresh if not event.redacted)
+            with self._lock:
+                if generation == self.generation:
+                    self._keep(event for event in fresh if not event.redacted)
         return found
 
     def _keep(self, fresh: Iterable[Known]) -> None:
@@ -79,18 +85,16 @@ class KnownEvents:
                 self._eids[event.event_id] = event.eid
                 self._bytes += event.size
         while self._bytes > self._maximum and self._events:
-            try:
-                _, oldest = self._events.popitem(last=False)
-            except KeyError:
-                return  # another reader emptied it meanwhile
+            _, oldest = self._events.popitem(last=False)
             self._eids.pop(oldest.event_id, None)
             self._bytes -= oldest.size
 
     def add(self, row: Row, pruned_id: str | None) -> None:
         """Follow a committed event: what it redacts must be read again."""
         if pruned_id is not None:
-            self.generation += 1
-            self._drop(pruned_id)
+            with self._lock:
+                self.generation += 1
+                self._drop(pruned_id)
 
     def _drop(self, event_id: str) -> None:
         eid = self._eids.pop(event_id, None)

@@ -25,6 +25,8 @@ from appliance.sync.waiters import Hubs
 Clock = Callable[[], int]
 ABSENT: Final = 60_000
 """Milliseconds without a sync after which a user is offline (a long poll may take 30 seconds and a retry)."""
+GRAIN: Final = 5_000
+"""Milliseconds by which `synced` may lag behind."""
 IDLE: Final = 5 * 60_000
 SWEEP_SECONDS: Final = 15.0
 OFFLINE: Final = "offline"
@@ -74,7 +76,8 @@ class Presence:
         now = self._clock()
         state = self._states.get(user_id)
         if state is not None and (state.presence == wish or (wish == "online" and state.presence != OFFLINE)):
-            self._states[user_id] = replace(state, synced=now)
+            if now - state.synced > GRAIN:
+                self._states[user_id] = replace(state, synced=now)
             return
         state = state or State()
         active = now if wish == "online" else state.active
@@ -104,7 +107,7 @@ class Presence:
         own = self._hubs.find(user_id)
         if own is not None:
             own.wake()
-        for room_id in self._states[user_id].rooms:
+        for room_id in self._rooms(user_id, self._states[user_id]):
             self._hubs.wake_room(room_id)
 
     # -- time passes -----------------------------------------------------------------------------------------------
@@ -156,11 +159,17 @@ class Presence:
             users = [who for who, state in self._states.items() if state.presence != OFFLINE]
         else:
             users = self._ephemeral.presence.after(after)
+        found = [(who, state) for who in users if (state := self._states.get(who)) is not None]
         return [
             (who, self._content(state))
-            for who in users
-            if (state := self._states.get(who)) is not None and (who == user_id or not state.rooms.isdisjoint(joined))
+            for who, state in found
+            if who == user_id or not self._rooms(who, state).isdisjoint(joined)
         ]
+
+    def _rooms(self, user_id: str, state: State) -> frozenset[str]:
+        """Return where somebody is joined: as their hub knows it, or where they were when they were last heard of."""
+        hub = self._hubs.find(user_id)
+        return hub.joined if hub is not None and hub.born else state.rooms
 
     def _content(self, state: State) -> dict[str, Any]:
         content: dict[str, Any] = {"presence": state.presence}

@@ -66,13 +66,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What a read needs beside the store: shared caches, how far these follow the commits, the time (milliseconds)."""
+    """What a read needs beside the store: shared caches, how far these follow the commits, the time (milliseconds).
+
+    Made on the event loop before the read begins, see `KnownEvents.load`.
+    """
 
     known: KnownEvents
     marks: Marks
     live: Live
     changes: Changes
     now: int
+    generation: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "generation", self.known.generation)
 
 
 class RoomReader:
@@ -239,7 +246,7 @@ class RoomReader:
 
     def known(self, eids: Collection[int]) -> dict[int, Known]:
         """Return state events ready to be sent."""
-        return self._shelf.known.load(self._rx, eids)
+        return self._shelf.known.load(self._rx, eids, self._shelf.generation)
 
     def _state(self, part: Part, section: Mapping[Key, int]) -> list[Json]:
         wanted = self._filter.state

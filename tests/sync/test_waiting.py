@@ -10,8 +10,14 @@ from typing import Any
 
 import pytest
 
+from appliance.doors.client import sliding_sync
+from appliance.doors.client import sync as sync_door
+from appliance.doors.listener import Listener
+from appliance.doors.web import Access, Surface
 from appliance.matrix.requester import Requester
 from appliance.store import devices
+from appliance.sync.filters import Filters
+from appliance.sync.sliding_ask import SlidingAsk
 from tests.sync.station import Station, joined, station, texts, timeline
 
 LONG = 20_000
@@ -153,3 +159,32 @@ async def test_a_busy_room_is_followed_without_loss(tmp_path: Path) -> None:
         for reader in readers:
             assert len(reader.result()) == total
             assert set(reader.result()) == sent
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_connection_that_is_lost_ends_its_poll(tmp_path: Path, method: str) -> None:
+    async with station(tmp_path) as w:
+        ada = await w.person("ada")
+        await w.room(ada)
+
+        async def authenticate(token: str, access: Access) -> Requester:
+            return ada
+
+        filters = Filters(w.store)
+        routes = [*sync_door.routes(w.syncs, filters), *sliding_sync.routes(w.sliding)]
+        app = Surface(authenticate, lambda kind, key: None).application(routes)
+        async with Listener(app, w.hubs.release) as listener:
+            host, port = await listener.start("127.0.0.1", 0, None)
+            path = f"{sync_door.CLIENT}/sync?timeout=60000&set_presence=offline&since={await w.token(ada)}"
+            if method == "POST":
+                asked = SlidingAsk(ada, presence="offline")
+                path = f"{sliding_sync.PATH}?timeout=60000&pos={(await w.sliding.answer(asked))['pos']}"
+            _, writer = await asyncio.open_connection(host, port)
+            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 0\r\n\r\n"
+            writer.write(head.encode())
+            await w.waiting(ada)
+            writer.close()
+            hub = await w.hubs.of(ada.user_id)
+            async with asyncio.timeout(5):
+                while hub.waiting or hub.active:  # noqa: ASYNC110 - the very thing to be seen is that it ends
+                    await asyncio.sleep(0)

@@ -40,7 +40,9 @@ def routes(sliding: SlidingSync) -> list[Route]:
     """Return the one operation."""
 
     async def post_sync(call: Call) -> dict[str, Any]:
-        return await sliding.answer(_ask(call, await call.json(optional=True)))
+        ask = _ask(call, await call.json(optional=True))
+        with call.patient():
+            return await sliding.answer(ask)
 
     return [Route("POST", PATH, post_sync, rate="sync")]
 

@@ -34,7 +34,8 @@ def routes(sync: Sync, filters: Filters) -> list[Route]:
             timeout=call.query_int("timeout", 0),
             presence=call.query_choice("set_presence", ("online", "offline", "unavailable"), "online"),
         )
-        return await sync.answer(ask)
+        with call.patient():
+            return await sync.answer(ask)
 
     async def get_key_changes(call: Call) -> dict[str, Any]:
         tokens = [call.query(name) for name in ("from", "to")]
