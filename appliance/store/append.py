@@ -17,7 +17,7 @@ import orjson
 from appliance.matrix import client_event
 from appliance.matrix import event as matrix_event
 from appliance.matrix.event import Event
-from appliance.store import rooms, state
+from appliance.store import graph, rooms, state
 from appliance.store.events import REJECTED, Row, by_eids, fetch
 from appliance.store.readers import Rx
 from appliance.store.state import Key
@@ -36,11 +36,27 @@ class AlreadySent(Exception):
         self.event_id = event_id
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where an event of another server stands in the graph.
+
+    `tips` are the room's forward extremities after it (0: the event itself; None: as before), `missing` those of its
+    predecessors that we do not have, `outlier` its eid if it was known without a place, `pos` its place before the
+    beginning of the timeline (negative; None: it is live), `redacted_by` the redaction that arrived before it.
+    """
+
+    tips: Sequence[int] | None = None
+    missing: Sequence[str] = ()
+    outlier: int | None = None
+    pos: int | None = None
+    redacted_by: int | None = None
+
+
 class New(msgspec.Struct, frozen=True):
     """An event to be appended.
 
     `before` is the snapshot of the state before it and `current` the room's whole state after resolution (key -> eid,
     0 for this event); both are None when the event simply follows all the tips, as every event of our own users does.
+    `place` says where an event of another server belongs that does not.
     `prunes` is the event that this redaction takes the content of, if its sender may; `shown` the stripped state for
     the subject of an invitation or a knock. (`session`, `txn`) as in `Row`.
     """
@@ -49,6 +65,7 @@ class New(msgspec.Struct, frozen=True):
     flags: int = 0
     before: int | None = None
     current: Mapping[Key, int] | None = None
+    place: Place | None = None
     prunes: str | None = None
     shown: Sequence[Mapping[str, Any]] | None = None
     session: int | None = None
@@ -59,16 +76,24 @@ Landed = Callable[[Row, str | None], None]
 """Told on the event loop, in commit order, about every event that reached the disk, and which event it pruned."""
 
 
-def append(tx: Tx, rid: int, new: New, landed: Landed | None = None) -> Row:
+Shifted = Callable[[str, Sequence[str]], None]
+"""Told on the event loop that a room's state was resolved anew: the room, and whose membership may have changed."""
+
+
+def append(tx: Tx, rid: int, new: New, landed: Landed | None = None, shifted: Shifted | None = None) -> Row:
     """Append one event: row, state, tips, relations, redaction, membership; wake whom it concerns.
 
     Raises `Stale` if it follows an event that is not in the store, `AlreadySent` for a repeated transaction id.
     """
-    event = new.event
-    pos = tx.next_pos()
+    event, place = new.event, new.place
+    pos = tx.next_pos() if place is None or place.pos is None else place.pos
     row = _insert(tx, rid, new, pos)
+    moved: list[str] = []
     if not new.flags & REJECTED:
-        row = _apply_state(tx, row, new, row.sid)
+        row = _apply_state(tx, row, new, row.sid, moved)
+    if place is not None:
+        _settle(tx, row, place)
+    elif not new.flags:
         _move_tips(tx, row)
     if not new.flags:
         _relate(tx, row)
@@ -76,9 +101,12 @@ def append(tx: Tx, rid: int, new: New, landed: Landed | None = None) -> Row:
             rooms.set_stripped(tx, event.state_key, rid, [*new.shown, client_event.stripped(event)])
         if new.prunes is not None:
             _redact(tx, row, new.prunes)
-    tx.wake_room(event.room_id, timeline=True)
+    if pos > 0 and not new.flags:
+        tx.wake_room(event.room_id, timeline=new.current is None)
     if landed is not None:
         tx.on_commit(partial(landed, row, new.prunes))
+    if shifted is not None and new.current is not None:
+        tx.on_commit(partial(shifted, event.room_id, moved))
     return row
 
 
@@ -90,6 +118,8 @@ def _current_sid(tx: Tx, rid: int) -> int | None:
 def _insert(tx: Tx, rid: int, new: New, pos: int) -> Row:
     """Insert the row, for now with the snapshot of the state before it (the room's current one, unless given)."""
     event = new.event
+    if new.place is not None:
+        return _insert_placed(tx, rid, new, new.place, pos)
     try:
         eid, before = tx.execute(
             "INSERT INTO event (event_id, rid, pos, type, sender, ts, depth, sid, flags, redacts, session, txn, json) "
@@ -103,8 +133,32 @@ def _insert(tx: Tx, rid: int, new: New, pos: int) -> Row:
             earlier = sent(tx, rid, new.session, new.txn, event.type, event.redacts)
             if earlier is not None:
                 raise AlreadySent(earlier) from None
+        elif tx.execute("SELECT 1 FROM event WHERE event_id=?", (event.event_id,)).fetchone():
+            raise Stale(event.event_id) from None  # it came in by another way in the meantime
         raise
     return Row(eid, rid, pos, before, new.flags, None, None, new.session, new.txn, event)
+
+
+def _insert_placed(tx: Tx, rid: int, new: New, place: Place, pos: int) -> Row:
+    """Insert an event of another server, or give a known one its place."""
+    event = new.event
+    eid = graph.add_outlier(tx, rid, event) if place.outlier is None else place.outlier
+    tx.execute(
+        "UPDATE event SET pos=?, sid=?, flags=?, redacted_by=ifnull(redacted_by, ?), json=?, "
+        "sk=iif(?, NULL, sk) WHERE eid=?",
+        (pos, new.before, new.flags, place.redacted_by, event.raw, bool(new.flags & REJECTED), eid),
+    )
+    return Row(eid, rid, pos, new.before, new.flags, None, place.redacted_by, None, None, event)
+
+
+def _settle(tx: Tx, row: Row, place: Place) -> None:
+    """Fit an event of another server into the graph."""
+    if place.tips is not None:
+        graph.set_tips(tx, row.rid, [eid or row.eid for eid in place.tips])
+    graph.close_gap(tx, row.rid, row.event.event_id)
+    graph.note_gaps(tx, row.rid, row.eid, place.missing)
+    if place.redacted_by is not None:
+        tx.execute("DELETE FROM pending_redaction WHERE target_id=?", (row.event.event_id,))
 
 
 def sent(rx: Tx | Rx, rid: int, session: int, txn: str, kind: str, redacts: str | None) -> str | None:
@@ -133,32 +187,38 @@ def _move_tips(tx: Tx, row: Row) -> None:
     if len(known) != len(event.prev_events):
         raise Stale(event.event_id)
     tx.executemany("DELETE FROM tip WHERE rid=? AND eid=?", [(row.rid, eid) for (eid,) in known])
-    if not row.flags:
-        tx.execute("INSERT INTO tip VALUES (?, ?)", (row.rid, row.eid))
+    tx.execute("INSERT INTO tip VALUES (?, ?)", (row.rid, row.eid))
 
 
-def _apply_state(tx: Tx, row: Row, new: New, before: int | None) -> Row:
-    """Give the event its snapshot, and move the room's current state."""
+def _apply_state(tx: Tx, row: Row, new: New, before: int | None, moved: list[str]) -> Row:
+    """Give the event its snapshot, and move the room's current state; `moved` gathers whose membership changed."""
     event = row.event
     after = before
     changes: dict[int, int] = {}
     if event.state_key is not None:
         sk = state.key_id(tx, event.key)
         after = state.add_snapshot(tx, row.rid, before, {sk: row.eid})
-        replaced = tx.execute("SELECT eid FROM current_state WHERE rid=? AND sk=?", (row.rid, sk)).fetchone()
-        replaces = replaced[0] if replaced else None
+        replaces = _replaced(tx, row.rid, sk, before if new.place is not None else None)
         tx.execute("UPDATE event SET sk=?, sid=?, replaces=? WHERE eid=?", (sk, after, replaces, row.eid))
-        row = Row(row.eid, row.rid, row.pos, after, row.flags, replaces, None, row.session, row.txn, event)
+        row = Row(row.eid, row.rid, row.pos, after, row.flags, replaces, row.redacted_by, row.session, row.txn, event)
         changes = {sk: row.eid}
     if new.current is not None:
-        _resolved(tx, row, new.current)
-    elif changes and after is not None and not row.flags:
+        _resolved(tx, row, new.current, moved)
+    elif changes and after is not None and new.place is None and not row.flags:
         state.move_current(tx, row.rid, _pos(row), after, changes)
         _follow_member(tx, row)
     return row
 
 
-def _resolved(tx: Tx, row: Row, target: Mapping[Key, int]) -> None:
+def _replaced(tx: Tx, rid: int, sk: int, before: int | None) -> int | None:
+    """Return the eid that a state event replaces: in the state before it if that is given, else in the current one."""
+    if before is not None:
+        return state.pairs(tx, before).get(sk)
+    row = tx.execute("SELECT eid FROM current_state WHERE rid=? AND sk=?", (rid, sk)).fetchone()
+    return row[0] if row else None
+
+
+def _resolved(tx: Tx, row: Row, target: Mapping[Key, int], moved: list[str]) -> None:
     """After a fork: make `target` (with this event, where it won) the current state."""
     now = state.current(tx, row.rid)
     wanted = {key: eid or row.eid for key, eid in target.items()}
@@ -168,8 +228,9 @@ def _resolved(tx: Tx, row: Row, target: Mapping[Key, int]) -> None:
         return
     short = {state.key_id(tx, key): eid for key, eid in changed.items()}
     short.update({state.key_id(tx, key): 0 for key in removed})
-    sid = state.add_snapshot(tx, row.rid, _current_sid(tx, row.rid), short)
+    sid = _as_current(tx, row, short)
     state.move_current(tx, row.rid, _pos(row), sid, short)
+    moved.extend(state_key for kind, state_key in [*changed, *removed] if kind == "m.room.member")
     members = by_eids(tx, (eid for key, eid in changed.items() if key[0] == "m.room.member"))
     for member in members.values():
         _follow_member(tx, member, _pos(row))
@@ -177,6 +238,17 @@ def _resolved(tx: Tx, row: Row, target: Mapping[Key, int]) -> None:
         if kind == "m.room.member":
             rooms.set_membership(tx, user_id, row.rid, "leave", row.eid, _pos(row))
             tx.wake_user(user_id)
+
+
+def _as_current(tx: Tx, row: Row, changes: Mapping[int, int]) -> int:
+    """Return a snapshot of the current state with the changes: the event's own, where that is the same."""
+    base = _current_sid(tx, row.rid)
+    if row.sid is not None and row.event.state_key is not None:
+        held = state.pairs(tx, base) if base is not None else {}
+        held.update(changes)
+        if state.pairs(tx, row.sid) == {sk: eid for sk, eid in held.items() if eid}:
+            return row.sid
+    return state.add_snapshot(tx, row.rid, base, changes)
 
 
 def _follow_member(tx: Tx, row: Row, pos: int | None = None) -> None:
