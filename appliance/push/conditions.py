@@ -59,6 +59,8 @@ class Subject:
     event: Event
     room: RoomFacts
     _lowered: dict[Path, str | None] = field(default_factory=dict)
+    narrowed: dict[object, Any] = field(default_factory=dict)
+    """By ruleset: the rules that are left for this event once everything but the reader is known (see rules.py)."""
 
     def lowered(self, path: Path) -> str | None:
         """Return the text at a path in lower case, None if there is no text."""
@@ -116,6 +118,18 @@ def look_up(event: Event, path: Path) -> object:
             return ABSENT
         here = here.get(name, ABSENT)
     return here
+
+
+def is_personal(condition: Mapping[str, Any]) -> bool:
+    """Tell whether a condition asks about the reader; all others hold for everybody or for nobody."""
+    match condition.get("kind"):
+        case "contains_display_name":
+            return True
+        case "event_match":
+            return condition.get("pattern") in (ME, MY_LOCALPART)
+        case "event_property_contains":
+            return bool(condition.get("value") == ME)
+    return False
 
 
 def compile_condition(condition: Mapping[str, Any]) -> Condition | None:

@@ -22,6 +22,11 @@ def ruleset_of(rx: Rx | Tx, user_id: str) -> Ruleset:
     return defaults.personal(editing.load(stored), user_id)
 
 
+def untouched(user_id: str) -> dict[str, bytes]:
+    """Return the account data of somebody who never changed a rule: clients read their rules from sync."""
+    return {editing.TYPE: editing.dump(defaults.default_ruleset(user_id))}
+
+
 def _change(tx: Tx, user_id: str, change: Change) -> None:
     ruleset = ruleset_of(tx, user_id)
     change(ruleset)
