@@ -67,6 +67,7 @@ from appliance.matrix.ids import UserId
 from appliance.matrix.signing import SigningKey
 from appliance.media.limits import MediaLimits
 from appliance.media.repository import Repository
+from appliance.push import rule_book
 from appliance.push.facts import Facts
 from appliance.push.gateway import Gateway, Targets
 from appliance.push.history import History
@@ -286,10 +287,12 @@ class News:
         for listener in (known.add, self._presence.add, facts.landed, unread.landed):
             rooms.ledger.listen(listener)
         self._sync = Sync(
-            store, rooms.live, self._hubs, self._ephemeral, rooms.typing, self._presence, unread, known, clock
+            store, rooms.live, self._hubs, self._ephemeral, rooms.typing, self._presence, unread, known, clock,
+            rule_book.untouched,
         )
         self._sliding = SlidingSync(
-            store, rooms.live, self._hubs, self._ephemeral, rooms.typing, self._presence, unread, known, clock
+            store, rooms.live, self._hubs, self._ephemeral, rooms.typing, self._presence, unread, known, clock,
+            rule_book.untouched,
         )
         self._filters = Filters(store)
         targets = Targets.of(config.push_gateways)

@@ -13,7 +13,7 @@ from appliance.rooms.visibility import ignored
 from appliance.store import account_data, rooms, sync
 from appliance.store.readers import Rx
 from appliance.store.rooms import Membership
-from appliance.sync import devices
+from appliance.sync import devices, own_data
 from appliance.sync.ask import Ask
 from appliance.sync.devices import DeviceLists, KeyCounts, Letters
 from appliance.sync.room import Part, RoomReader, Shelf, account_event
@@ -62,6 +62,7 @@ class _Reading:
     def __init__(self, rx: Rx, ask: Ask, shelf: Shelf, upto: int) -> None:
         self._rx = rx
         self._ask = ask
+        self._shelf = shelf
         self._user = ask.requester.user_id
         self._since = ask.since.stream if ask.since is not None else None
         self._reader = RoomReader(rx, ask, upto, shelf)
@@ -116,7 +117,7 @@ class _Reading:
     def _account_data(self) -> dict[str, list[Json]]:
         """Take the global account data and return that of the rooms."""
         per_room: dict[str, list[Json]] = {}
-        found = account_data.changed(self._rx, self._user, self._since or 0, self.delta.upto)
+        found = own_data.changed(self._rx, self._user, self._since, self.delta.upto, self._shelf.defaults)
         wanted, in_rooms = self._ask.filter.account_data, self._ask.filter.room_account_data
         for room_id, kind, content in found:
             if room_id == account_data.GLOBAL:

@@ -32,6 +32,7 @@ from appliance.sync.ask import Ask
 from appliance.sync.filters import SyncFilter, pick
 from appliance.sync.known import Known, KnownEvents
 from appliance.sync.lazy import Marks
+from appliance.sync.own_data import Defaults, no_defaults
 from appliance.sync.stretch import Pass, Stretch
 
 Json = Any
@@ -76,6 +77,7 @@ class Shelf:
     live: Live
     changes: Changes
     now: int
+    defaults: Defaults = no_defaults
     generation: int = field(init=False)
 
     def __post_init__(self) -> None:

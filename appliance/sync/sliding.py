@@ -29,6 +29,7 @@ from appliance.sync.ask import Ask
 from appliance.sync.ephemeral import Ephemeral, Typing
 from appliance.sync.known import KnownEvents
 from appliance.sync.lazy import Marks
+from appliance.sync.own_data import Defaults, no_defaults
 from appliance.sync.presence import Presence
 from appliance.sync.room import RoomReader, Shelf
 from appliance.sync.sliding_ask import SlidingAsk
@@ -80,7 +81,7 @@ def look(rx: Rx, ask: SlidingAsk, held: State, shelf: Shelf) -> Look:
         room = sections.room(member, config, catalogue.activity(member), room_id in catalogue.dms)
         if room is not None:
             found.append(room)
-    extras = ExtraReader(rx, ask, held, upto).read(window, catalogue, found)
+    extras = ExtraReader(rx, ask, held, upto, shelf.defaults).read(window, catalogue, found)
     inside = frozenset(room_id for room_id in window.configs if members[room_id].membership == "join")
     return Look(upto, window, found, extras, inside, reader.renderer.ignored())
 
@@ -90,8 +91,9 @@ class SlidingSync:
 
     def __init__(
         self, store: Store, live: Live, hubs: Hubs, ephemeral: Ephemeral, typing: Typing, presence: Presence,
-        unread: Unread, known: KnownEvents, clock: Callable[[], int],
+        unread: Unread, known: KnownEvents, clock: Callable[[], int], defaults: Defaults = no_defaults,
     ) -> None:
+        self._defaults = defaults
         self._store = store
         self._live = live
         self._hubs = hubs
@@ -147,7 +149,7 @@ class SlidingSync:
 
     async def _from_store(self, ask: SlidingAsk, held: State, hub: Hub) -> Look:
         wakes = hub.wakes
-        shelf = Shelf(self._known, Marks(), self._live, self._store.changes, self._clock())
+        shelf = Shelf(self._known, Marks(), self._live, self._store.changes, self._clock(), self._defaults)
         found = await self._store.read(look, ask, held, shelf)
         await self._store.changes.reached(found.upto)
         acknowledged = found.extras.acknowledged

@@ -72,11 +72,8 @@ class State:
     window: frozenset[str] = frozenset()
     trail: Trail | None = None
     """What makes the next answer quick (sliding_quick.py)."""
-
-    @property
-    def first(self) -> bool:
-        """Whether the client holds nothing yet."""
-        return self.stream == 0
+    first: bool = False
+    """Whether the client holds nothing yet."""
 
     def told(self, room_id: str) -> int:
         """Return the stream position up to which the client was told about a room, 0 if never."""
@@ -86,7 +83,7 @@ class State:
         return self.stream if room_id in self.window else sent.upto
 
 
-NOTHING: Final = State()
+NOTHING: Final = State(first=True)
 
 
 class Connections:

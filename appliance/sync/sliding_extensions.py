@@ -18,8 +18,9 @@ import orjson
 from appliance.store import account_data, receipts, sliding
 from appliance.store.readers import Rx
 from appliance.store.rooms import Membership
-from appliance.sync import devices
+from appliance.sync import devices, own_data
 from appliance.sync.devices import DeviceLists, KeyCounts, Letters, Stretch
+from appliance.sync.own_data import Defaults
 from appliance.sync.room import account_event, receipt_content
 from appliance.sync.sliding_ask import LettersAsk, SlidingAsk
 from appliance.sync.sliding_connections import State
@@ -76,7 +77,8 @@ class Extras:
 class ExtraReader:
     """Reads what the extensions say, within one read of the store that sees the stream up to `upto`."""
 
-    def __init__(self, rx: Rx, ask: SlidingAsk, held: State, upto: int) -> None:
+    def __init__(self, rx: Rx, ask: SlidingAsk, held: State, upto: int, defaults: Defaults) -> None:
+        self._defaults = defaults
         self._rx = rx
         self._ask = ask
         self._user = ask.requester.user_id
@@ -112,7 +114,8 @@ class ExtraReader:
             extras.device_lists = devices.device_lists(self._rx, self._user, catalogue.memberships, stretch)
 
     def _account_data(self, scope: list[str]) -> dict[str, Json]:
-        found = account_data.changed(self._rx, self._user, self._held.stream, self._upto)
+        after = None if self._held.first else self._held.stream
+        found = own_data.changed(self._rx, self._user, after, self._upto, self._defaults)
         everywhere = [account_event(kind, content) for where, kind, content in found if where == account_data.GLOBAL]
         told = {room_id: self._held.told(room_id) for room_id in scope}
         rooms: dict[str, list[Json]] = {}

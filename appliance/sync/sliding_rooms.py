@@ -140,7 +140,7 @@ class SlidingRooms:
         section["required_state"] = [known.encoded.fragment(self._shelf.now) for known in required]
         section["prev_batch"] = timeline_token(found.prev)
         section["limited"] = found.limited
-        section["num_live"] = sum((row.pos or 0) > self._held.stream for row in found.rows) if self._held.stream else 0
+        section["num_live"] = sum((row.pos or 0) > self._held.stream for row in found.rows) * (not self._held.first)
         if plan.wider:
             section["unstable_expanded_timeline"] = True
         self._bump(plan, found, section)

@@ -33,6 +33,7 @@ from appliance.sync.devices import DeviceLists, KeyCounts
 from appliance.sync.ephemeral import Ephemeral, Typing
 from appliance.sync.known import KnownEvents
 from appliance.sync.lazy import LazyMembers
+from appliance.sync.own_data import Defaults, no_defaults
 from appliance.sync.presence import Presence
 from appliance.sync.quick import Quick
 from appliance.sync.room import Part, Shelf
@@ -97,8 +98,9 @@ class Sync:
 
     def __init__(
         self, store: Store, live: Live, hubs: Hubs, ephemeral: Ephemeral, typing: Typing, presence: Presence,
-        unread: Unread, known: KnownEvents, clock: Callable[[], int],
+        unread: Unread, known: KnownEvents, clock: Callable[[], int], defaults: Defaults = no_defaults,
     ) -> None:
+        self._defaults = defaults
         self._store = store
         self._hubs = hubs
         self._ephemeral = ephemeral
@@ -167,7 +169,7 @@ class Sync:
     async def _from_store(self, ask: Ask, hub: Hub) -> Delta:
         requester, wakes = ask.requester, hub.wakes
         marks = self._lazy.of(requester.user_id, requester.device_id)
-        shelf = Shelf(self._known, marks, self._live, self._store.changes, self._clock())
+        shelf = Shelf(self._known, marks, self._live, self._store.changes, self._clock(), self._defaults)
         delta = await self._store.read(deltas.read, ask, shelf)
         if delta.stale:
             # A token of a file that was restored from a backup: the client must start anew rather than miss news.

@@ -14,6 +14,7 @@ from appliance.accounts.e2ee_keys import KeyServer
 from appliance.matrix.ids import DeviceId, RoomId, UserId
 from appliance.matrix.requester import Requester
 from appliance.matrix.tokens import stream_token
+from appliance.push import rule_book
 from appliance.push.facts import Facts
 from appliance.push.unread import Unread
 from appliance.rooms import leave, send
@@ -50,8 +51,8 @@ class Station(Ward):
         for listener in (self.typing.committed, known.add, self.presence.add, facts.landed, unread.landed):
             self.ledger.listen(listener)
         beside = (self.hubs, self.ephemeral, self.typing, self.presence, unread, known, self.clock)
-        self.syncs = Sync(store, self.live, *beside)
-        self.sliding = SlidingSync(store, self.live, *beside)
+        self.syncs = Sync(store, self.live, *beside, rule_book.untouched)
+        self.sliding = SlidingSync(store, self.live, *beside, rule_book.untouched)
         self.keys = KeyServer(store, SERVER)
 
     def _typed(self, room_id: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from appliance.push import rule_book
 from appliance.push.facts import Facts
 from appliance.push.unread import Unread
 from appliance.rooms.live import Live
@@ -97,7 +98,8 @@ def forgetful(w: Station) -> SlidingSync:
     unread = Unread(w.store, live, facts)
     for listener in (known.add, facts.landed, unread.landed):
         w.ledger.listen(listener)
-    return SlidingSync(w.store, live, w.hubs, w.ephemeral, w.typing, w.presence, unread, known, w.clock)
+    beside = (w.hubs, w.ephemeral, w.typing, w.presence, unread, known, w.clock, rule_book.untouched)
+    return SlidingSync(w.store, live, *beside)
 
 
 @pytest.mark.parametrize("seed", range(8))

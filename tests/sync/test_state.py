@@ -8,6 +8,7 @@ from typing import Any
 from appliance.matrix.ids import RoomId
 from appliance.matrix.requester import Requester
 from tests.sync.station import Station, joined, members, names, station, texts, timeline
+from tests.sync.window import ALL, slide
 
 LAZY = {"room": {"state": {"lazy_load_members": True}}}
 TINY = {"room": {"timeline": {"limit": 1}}}
@@ -183,3 +184,18 @@ async def test_the_summary_names_heroes_of_a_nameless_room_only(tmp_path: Path) 
         assert (summary["m.joined_member_count"], summary["m.invited_member_count"]) == (3, 0)
         await w.state(people[0], room_id, "m.room.name", {"name": "Ward"})
         assert "m.heroes" not in joined(await w.sync(people[0]), room_id)["summary"]
+
+
+async def test_push_rules_are_told_to_those_who_never_changed_one(tmp_path: Path) -> None:
+    async with station(tmp_path) as w:
+        ada = await w.person("ada")
+        first = await w.sync(ada)
+        rules = {event["type"]: event["content"] for event in first["account_data"]["events"]}["m.push_rules"]
+        assert ada.user_id in str(rules["global"]), "the placeholders are filled"
+        assert "account_data" not in await w.sync(ada, first["next_batch"]), "an empty server is no reason to repeat"
+        await w.put(ada, "m.push_rules", {"global": {}})
+        for since in (None, first["next_batch"]):
+            answer = await w.sync(ada, since)
+            assert answer["account_data"]["events"] == [{"type": "m.push_rules", "content": {"global": {}}}]
+        sliding = await slide(w, w.another_device(ada), extensions=ALL)
+        assert [event["type"] for event in sliding["extensions"]["account_data"]["global"]] == ["m.push_rules"]
