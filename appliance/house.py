@@ -190,6 +190,7 @@ class Rooms:
         self.ledger = Ledger(store)
         for listener in (self.heads.committed, self.members.add, self.live.add):
             self.ledger.listen(listener)
+        self.ledger.on_shift(self.members.shifted)
         key = signing_key(config.data / "signing.key")
         self.author = Author(store, self.heads, self.ledger, key, config.server_name, clock, no_further_rules)
         profile = config.profile
@@ -239,7 +240,10 @@ class People:
         laboratory = config.profile.laboratory_registration
         secret = (config.registration_secret or None) if laboratory else None
         self._shared_secret = secret is not None
-        rules = Rules(open=config.open_registration and laboratory, secret=secret)
+        rules = Rules(
+            open=config.open_registration and laboratory, secret=secret,
+            minimum_password=config.profile.minimum_password,
+        )
         self.registration = Registration(store, clock, server, rules, self.passwords, self.tokens, self.uia)
         self.log_ins = LogIns(store, clock, server, self.passwords, self.tokens, self.uia, self.limits)
         self.devices = Devices(store, self.tokens, self.uia)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from appliance.matrix import versions
-from appliance.matrix.event import Event
+from appliance.matrix.event import MAX_PREV_EVENTS, Event
 from appliance.matrix.ids import EventId, RoomId
 from appliance.matrix.versions import RoomVersion
 from appliance.store import events, rooms, state
@@ -49,8 +49,8 @@ class Head:
         self.settled.set()
 
     def advance(self, event: Event) -> None:
-        """Continue after `event`, which follows all tips."""
-        self.tips = [(event.event_id, event.depth)]
+        """Continue after `event`, which follows as many of the tips, the oldest first, as an event may name."""
+        self.tips = [*self.tips[MAX_PREV_EVENTS:], (event.event_id, event.depth)]
         if event.state_key is not None:
             self.state[event.key] = event.event_id
 

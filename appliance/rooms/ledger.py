@@ -1,6 +1,6 @@
 """The one way into the timeline.
 
-Events of our own users (`author.py`) and, later, events of other servers end here: one function of the store in one
+Events of our own users (`author.py`) and of other servers (`receive.py`) end here: one function of the store in one
 transaction, and after the commit, in commit order, the caches learn of it (`listen`). Nobody is called "to notify":
 whoever waits for news listens to `store.changes`.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from appliance.store import append
-from appliance.store.append import Landed, New
+from appliance.store.append import Landed, New, Shifted
 from appliance.store.database import Store
 from appliance.store.events import Row
 from appliance.store.writer import Tx
@@ -25,14 +25,30 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._listeners: list[Landed] = []
+        self._on_shift: list[Shifted] = []
 
     def listen(self, listener: Landed) -> None:
         """Call `listener(row, pruned event id)` on the loop for every committed event, in commit order."""
         self._listeners.append(listener)
 
+    def on_shift(self, listener: Shifted) -> None:
+        """Call `listener(room id, whose membership may have changed)` when a room's state was resolved anew."""
+        self._on_shift.append(listener)
+
     def append(self, rid: int, new: New) -> Awaitable[Row]:
         """Append one event to a known room. The call queues at once; the result comes when it is on disk."""
-        return self._store.write(append.append, rid, new, self._landed)
+        return self._store.write(append.append, rid, new, self._landed, self._shifted)
+
+    def append_placed(self, rid: Callable[[Tx], int], prepare: Callable[[Tx, int], New]) -> Awaitable[Row]:
+        """Append one event of another server; `prepare(tx, rid)` first stores what it stands on, in the same
+        transaction.
+        """
+
+        def change(tx: Tx) -> Row:
+            short = rid(tx)
+            return append.append(tx, short, prepare(tx, short), self._landed, self._shifted)
+
+        return self._store.write(change)
 
     def append_all(
         self, rid: Callable[[Tx], int], news: Sequence[New], also: Also
@@ -44,7 +60,7 @@ class Ledger:
 
         def change(tx: Tx) -> list[Row]:
             short = rid(tx)
-            rows = [append.append(tx, short, new, self._landed) for new in news]
+            rows = [append.append(tx, short, new, self._landed, self._shifted) for new in news]
             also(tx, short, rows)
             return rows
 
@@ -53,3 +69,7 @@ class Ledger:
     def _landed(self, row: Row, pruned_id: str | None) -> None:
         for listener in self._listeners:
             listener(row, pruned_id)
+
+    def _shifted(self, room_id: str, users: Sequence[str]) -> None:
+        for listener in self._on_shift:
+            listener(room_id, users)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from appliance.matrix.ids import RoomId, ServerName, UserId, server_of
@@ -110,7 +110,7 @@ class Members:
     def add(self, row: Row, pruned_id: str | None = None) -> None:
         """Follow a committed event, if it is a membership that counts."""
         event = row.event
-        if event.type != "m.room.member" or event.state_key is None or row.flags or row.pos is None:
+        if event.type != "m.room.member" or event.state_key is None or row.flags or row.pos is None or row.pos < 0:
             return
         user_id, kind, pos = UserId(event.state_key), str(event.content.get("membership")), row.pos
 
@@ -129,6 +129,12 @@ class Members:
     def forget(self, user_id: str) -> None:
         """Drop what is cached of a user whose memberships changed without an event (`forget`, a resolved fork)."""
         self._rooms.touch(user_id, None)
+
+    def shifted(self, room_id: str, users: Iterable[str]) -> None:
+        """Follow a resolved fork (see `Ledger.on_shift`)."""
+        self.forget_room(room_id)
+        for user_id in users:
+            self.forget(user_id)
 
     def forget_room(self, room_id: str) -> None:
         """Drop what is cached of a room whose state was resolved anew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,10 +113,10 @@ async def test_events_built_on_a_lost_one_are_built_again(tmp_path: Path, monkey
         room_id = await w.room(ada)
         real = append.append
 
-        def flaky(tx: Tx, rid: int, new: append.New, landed: append.Landed | None = None) -> events.Row:
+        def flaky(tx: Tx, rid: int, new: append.New, *listeners: Any) -> events.Row:
             if new.event.content.get("body") == "3":
                 raise OSError("the disk does not like this one")
-            return real(tx, rid, new, landed)
+            return real(tx, rid, new, *listeners)
 
         monkeypatch.setattr(append, "append", flaky)
         results = await asyncio.gather(*(w.say(ada, room_id, str(n)) for n in range(8)), return_exceptions=True)

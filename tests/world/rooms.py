@@ -49,6 +49,7 @@ class Ward:
         self.live = Live(store.changes.position)
         for listener in (self.heads.committed, self.members.add, self.live.add):
             self.ledger.listen(listener)
+        self.ledger.on_shift(self.members.shifted)
         key = signing.generate("test", b"\x07" * 32)
         self.author = Author(store, self.heads, self.ledger, key, SERVER, self.clock, _allow)
         numbers = itertools.count(1)
