@@ -20,7 +20,7 @@ class Profile(msgspec.Struct, frozen=True):
     public directory; `presence` whether the house tells who is online; `legacy_media` whether media can be fetched
     without a token (the routes that Matrix 1.11 deprecates); `laboratory_registration` whether the shared-secret and
     open registrations of laboratories may be switched on; `content_free_push` whether push gateways get event ids only,
-    whatever a client asks for.
+    whatever a client asks for; `minimum_password` is the least number of characters of a password.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Profile(msgspec.Struct, frozen=True):
     legacy_media: bool
     laboratory_registration: bool
     content_free_push: bool
+    minimum_password: int
 
 
 PROFILES: Final = MappingProxyType(
@@ -44,6 +45,7 @@ PROFILES: Final = MappingProxyType(
             legacy_media=False,
             laboratory_registration=False,
             content_free_push=True,
+            minimum_password=8,
         ),
         "matrix": Profile(
             name="matrix",
@@ -54,6 +56,7 @@ PROFILES: Final = MappingProxyType(
             legacy_media=True,
             laboratory_registration=True,
             content_free_push=False,
+            minimum_password=1,
         ),
     }
 )

@@ -79,6 +79,7 @@ async def redact(
     if found.event.type == "m.room.create":
         raise Forbidden("A room's creation cannot be redacted")
     if found.event.sender != requester.user_id:
+        require_active(requester)
         levels = await author.heads.state_of(head, [CREATE, POWER_LEVELS])
         power = Power(head.version, levels.get(CREATE), levels.get(POWER_LEVELS))
         if power.of(requester.user_id) < power.redact:

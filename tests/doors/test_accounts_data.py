@@ -12,7 +12,6 @@ from appliance.accounts import account_data
 from tests.accounts.practice import opened, segment
 from tests.world.keys import DeviceKeys
 
-
 # -- devices -----------------------------------------------------------------------------------------------------------
 
 

@@ -98,6 +98,13 @@ async def test_the_product_never_opens_the_laboratorys_doors(tmp_path: Path) -> 
         assert [flow["stages"] for flow in asked.body["flows"]] == [["m.login.registration_token"]]
 
 
+async def test_the_product_wants_longer_passwords(tmp_path: Path) -> None:
+    async with opened(tmp_path, "tim-pro") as p:
+        got = await p.ask("POST", "/register", {"username": "anna", "password": "sieben7"})
+        assert (got.status, got.errcode) == (400, "M_WEAK_PASSWORD")
+        assert (await p.ask("POST", "/register", {"username": "anna", "password": "achtacht"})).status == 401
+
+
 async def test_an_empty_secret_is_no_secret(tmp_path: Path) -> None:
     async with opened(tmp_path, registration_secret="") as p:
         assert (await p.ask("GET", SECRET_DOOR)).status == 404

@@ -169,7 +169,11 @@ async def test_a_locked_account_may_log_out_and_nothing_else(tmp_path: Path) -> 
 async def test_a_suspended_account_may_read_and_leave_but_not_act(tmp_path: Path) -> None:
     async with opened(tmp_path) as p:
         anna, bernd = await p.register("anna"), await p.register("bernd")
-        room, other = await anna.room(), await bernd.room(anna.user_id)
+        room, other = await anna.room(bernd.user_id), await bernd.room(anna.user_id)
+        await bernd.fine("POST", f"/join/{segment(room)}", {})
+        text = {"msgtype": "m.text", "body": "x"}
+        path = f"/rooms/{segment(room)}/send/m.room.message/s"
+        hers, his = [(await device.fine("PUT", path, text))["event_id"] for device in (anna, bernd)]
         await anna.sync()
         await p.people.accounts.suspend(UserId(anna.user_id), True)
         me, here = segment(anna.user_id), f"/rooms/{segment(room)}"
@@ -179,12 +183,14 @@ async def test_a_suspended_account_may_read_and_leave_but_not_act(tmp_path: Path
             ("POST", f"/join/{segment(other)}", {}),
             ("POST", f"{here}/invite", {"user_id": bernd.user_id}),
             ("POST", "/createRoom", {}),
+            ("PUT", f"{here}/redact/{segment(his)}/r1", {}),
             ("PUT", f"/profile/{me}/displayname", {"displayname": "x"}),
             ("PUT", f"/profile/{me}/org.example", {"org.example": 1}),
         ):
             got = await anna.ask(method, path, body)
             assert (got.status, got.errcode) == (403, "M_USER_SUSPENDED"), path
         await anna.sync()
+        await anna.fine("PUT", f"{here}/redact/{segment(hers)}/r2", {})
         await anna.fine("POST", f"/rooms/{segment(other)}/leave", {})
         await anna.fine("POST", "/keys/upload", {})
         await anna.fine("POST", "/room_keys/version", {"algorithm": "x", "auth_data": {}})

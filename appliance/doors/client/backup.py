@@ -41,6 +41,17 @@ def routes(backups: KeyBackups) -> list[Route]:
         await backups.remove(call.requester.user_id, call.path("version"))
         return {}
 
+    return [
+        Route("POST", CLIENT + "/version", post_version),
+        Route("GET", CLIENT + "/version", get_version),
+        Route("GET", CLIENT + "/version/{version}", get_version),
+        Route("PUT", CLIENT + "/version/{version}", put_version),
+        Route("DELETE", CLIENT + "/version/{version}", delete_version),
+        *_key_routes(backups),
+    ]
+
+
+def _key_routes(backups: KeyBackups) -> list[Route]:
     async def put_keys(call: Call) -> dict[str, Any]:
         version, body = _version(call), await call.json()
         return _changed(await backups.put(call.requester.user_id, version, list(_parsed(call, body))))
@@ -60,20 +71,15 @@ def routes(backups: KeyBackups) -> list[Route]:
     async def delete_keys(call: Call) -> dict[str, Any]:
         return _changed(await backups.delete(call.requester.user_id, _version(call), *_where(call)))
 
-    found = [
-        Route("POST", CLIENT + "/version", post_version),
-        Route("GET", CLIENT + "/version", get_version),
-        Route("GET", CLIENT + "/version/{version}", get_version),
-        Route("PUT", CLIENT + "/version/{version}", put_version),
-        Route("DELETE", CLIENT + "/version/{version}", delete_version),
-    ]
-    for path in ("/keys", "/keys/{room_id}", "/keys/{room_id}/{session_id}"):
-        found += [
+    return [
+        route
+        for path in ("/keys", "/keys/{room_id}", "/keys/{room_id}/{session_id}")
+        for route in (
             Route("PUT", CLIENT + path, put_keys, body_limit=BODY_LIMIT),
             Route("GET", CLIENT + path, get_keys),
             Route("DELETE", CLIENT + path, delete_keys),
-        ]
-    return found
+        )
+    ]
 
 
 def _version(call: Call) -> str:

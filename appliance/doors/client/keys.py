@@ -54,6 +54,16 @@ def routes(keys: KeyServer, cross_signing: CrossSigning, store: Store) -> list[R
         }
         return dict(await keys.claim(claims))
 
+    return [
+        Route("POST", CLIENT + "/keys/upload", post_upload, body_limit=BODY_LIMIT),
+        Route("POST", CLIENT + "/keys/query", post_query, body_limit=BODY_LIMIT),
+        Route("POST", CLIENT + "/keys/claim", post_claim, body_limit=BODY_LIMIT),
+        Route("GET", CLIENT + "/keys/changes", get_changes),
+        *_signing_routes(cross_signing),
+    ]
+
+
+def _signing_routes(cross_signing: CrossSigning) -> list[Route]:
     async def post_signing_keys(call: Call) -> dict[str, Any]:
         body = await call.json(optional=True)
         given = {
@@ -70,10 +80,6 @@ def routes(keys: KeyServer, cross_signing: CrossSigning, store: Store) -> list[R
         return {"failures": await cross_signing.sign(call.requester, given)}
 
     return [
-        Route("POST", CLIENT + "/keys/upload", post_upload, body_limit=BODY_LIMIT),
-        Route("POST", CLIENT + "/keys/query", post_query, body_limit=BODY_LIMIT),
-        Route("POST", CLIENT + "/keys/claim", post_claim, body_limit=BODY_LIMIT),
-        Route("GET", CLIENT + "/keys/changes", get_changes),
         Route("POST", CLIENT + "/keys/device_signing/upload", post_signing_keys),
         Route("POST", CLIENT + "/keys/signatures/upload", post_signatures, body_limit=BODY_LIMIT),
     ]

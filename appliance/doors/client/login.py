@@ -52,6 +52,19 @@ def routes(log_ins: LogIns, tokens: Tokens, devices: Devices) -> list[Route]:
         await devices.log_out_everywhere(call.requester.user_id)
         return {}
 
+    return [
+        Route("GET", CLIENT + "/login", get_login, access=Access.NONE),
+        Route("POST", CLIENT + "/login", post_login, access=Access.NONE, rate="login"),
+        Route("POST", CLIENT + "/refresh", post_refresh, access=Access.NONE, rate="login"),
+        Route("POST", CLIENT + "/logout", post_logout, access=Access.ACCOUNT),
+        Route("POST", CLIENT + "/logout/all", post_logout_all, access=Access.ACCOUNT),
+        *_token_routes(log_ins),
+    ]
+
+
+def _token_routes(log_ins: LogIns) -> list[Route]:
+    """The ways to a log-in token: from another device, and through a browser."""
+
     async def post_token(call: Call) -> dict[str, Any]:
         auth = fields.optional_mapping(await call.json(optional=True), "auth")
         token = await log_ins.request_token(call.requester, auth)
@@ -69,11 +82,6 @@ def routes(log_ins: LogIns, tokens: Tokens, devices: Devices) -> list[Route]:
         return answer
 
     return [
-        Route("GET", CLIENT + "/login", get_login, access=Access.NONE),
-        Route("POST", CLIENT + "/login", post_login, access=Access.NONE, rate="login"),
-        Route("POST", CLIENT + "/refresh", post_refresh, access=Access.NONE, rate="login"),
-        Route("POST", CLIENT + "/logout", post_logout, access=Access.ACCOUNT),
-        Route("POST", CLIENT + "/logout/all", post_logout_all, access=Access.ACCOUNT),
         Route("POST", "/_matrix/client/v1/login/get_token", post_token, rate="login"),
         Route("GET", CLIENT + "/login/sso/redirect", get_redirect, access=Access.NONE),
         Route("GET", CLIENT + "/login/sso/redirect/{provider}", get_redirect, access=Access.NONE),

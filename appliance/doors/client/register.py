@@ -34,6 +34,16 @@ def routes(registration: Registration, shared_secret: bool) -> list[Route]:
         token = fields.string({"token": call.query("token")}, "token")
         return {"valid": await registration.token_valid(token)}
 
+    return [
+        Route("POST", CLIENT + "/v3/register", post_register, access=Access.NONE, rate="register"),
+        Route("GET", CLIENT + "/v3/register/available", get_available, access=Access.NONE, rate="name_check"),
+        Route("GET", CLIENT + "/v1/register/m.login.registration_token/validity", get_validity, access=Access.NONE,
+              rate="name_check"),
+        *(_secret_routes(registration) if shared_secret else []),
+    ]
+
+
+def _secret_routes(registration: Registration) -> list[Route]:
     async def get_nonce(call: Call) -> dict[str, Any]:
         return {"nonce": registration.nonce()}
 
@@ -47,19 +57,10 @@ def routes(registration: Registration, shared_secret: bool) -> list[Route]:
         ))
 
     laboratory = "/_synapse/admin/v1/register"
-    found = [
-        Route("POST", CLIENT + "/v3/register", post_register, access=Access.NONE, rate="register"),
-        Route("GET", CLIENT + "/v3/register/available", get_available, access=Access.NONE,
-              rate="name_check"),
-        Route("GET", CLIENT + "/v1/register/m.login.registration_token/validity", get_validity, access=Access.NONE,
-              rate="name_check"),
+    return [
+        Route("GET", laboratory, get_nonce, access=Access.NONE, rate="provision"),
+        Route("POST", laboratory, post_secret, access=Access.NONE, rate="provision"),
     ]
-    if shared_secret:
-        found += [
-            Route("GET", laboratory, get_nonce, access=Access.NONE, rate="provision"),
-            Route("POST", laboratory, post_secret, access=Access.NONE, rate="provision"),
-        ]
-    return found
 
 
 def _wish(body: dict[str, Any], call: Call) -> Wish:
