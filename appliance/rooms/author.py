@@ -67,10 +67,10 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Author:
-    """Writes the events of this server's users."""
+    """Writes the events of this server's users; if it `federates`, the other servers of a room are owed each of them."""
 
     def __init__(self, store: Store, heads: Heads, ledger: Ledger, signer: SigningKey, server: ServerName,
-                 clock: Clock, policy: Policy) -> None:
+                 clock: Clock, policy: Policy, *, federates: bool = False) -> None:
         self.store = store
         self.heads = heads
         self._ledger = ledger
@@ -78,6 +78,7 @@ class Author:
         self.server = server
         self.clock = clock
         self._policy = policy
+        self._home = server if federates else None
         self._sent: OrderedDict[tuple[int, str, str, str, str | None], asyncio.Future[EventId]] = OrderedDict()
 
     async def head(self, room_id: str) -> Head:
@@ -180,7 +181,7 @@ class Author:
         return event
 
     def _append(self, head: Head, event: Event, draft: Draft, ticket: Ticket | None) -> asyncio.Future[Row]:
-        new = _new(event, draft, ticket)
+        new = _new(event, draft, ticket, self._home)
         future = asyncio.ensure_future(self._ledger.append(head.rid, new))
         head.advance(event)
         if event.state_key is not None:
@@ -203,13 +204,13 @@ class Author:
             head.room_id = event.room_id  # from the create event on, in versions that name rooms by its hash
             self.heads.remember(event)
             head.advance(event)
-            news.append(_new(event, draft, None))
+            news.append(_new(event, draft, None, self._home))
         rows = await self._ledger.append_all(lambda tx: rooms.insert(tx, head.room_id, head.version.name), news, also)
         head.rid = rows[0].rid
         self.heads.put(head)
 
 
-def _new(event: Event, draft: Draft, ticket: Ticket | None) -> New:
+def _new(event: Event, draft: Draft, ticket: Ticket | None, home: ServerName | None) -> New:
     if ticket is None:
-        return New(event, prunes=draft.prunes, shown=draft.shown)
-    return New(event, prunes=draft.prunes, shown=draft.shown, session=ticket.session, txn=ticket.txn)
+        return New(event, prunes=draft.prunes, shown=draft.shown, home=home)
+    return New(event, prunes=draft.prunes, shown=draft.shown, session=ticket.session, txn=ticket.txn, home=home)

@@ -17,7 +17,8 @@ import orjson
 from appliance.matrix import client_event
 from appliance.matrix import event as matrix_event
 from appliance.matrix.event import Event
-from appliance.store import graph, rooms, state
+from appliance.matrix.ids import server_of
+from appliance.store import graph, outbox, rooms, state
 from appliance.store.events import REJECTED, Row, by_eids, fetch
 from appliance.store.readers import Rx
 from appliance.store.state import Key
@@ -59,6 +60,9 @@ class New(msgspec.Struct, frozen=True):
     `place` says where an event of another server belongs that does not.
     `prunes` is the event that this redaction takes the content of, if its sender may; `shown` the stripped state for
     the subject of an invitation or a knock. (`session`, `txn`) as in `Row`.
+
+    `owed` are servers that must get the event. `home`, our own name, stands for the usual ones: every other server with
+    joined users in the state before the event, and that of its subject; None sends it to nobody else.
     """
 
     event: Event
@@ -70,6 +74,8 @@ class New(msgspec.Struct, frozen=True):
     shown: Sequence[Mapping[str, Any]] | None = None
     session: int | None = None
     txn: str | None = None
+    owed: Sequence[str] = ()
+    home: str | None = None
 
 
 Landed = Callable[[Row, str | None], None]
@@ -88,6 +94,8 @@ def append(tx: Tx, rid: int, new: New, landed: Landed | None = None, shifted: Sh
     event, place = new.event, new.place
     pos = tx.next_pos() if place is None or place.pos is None else place.pos
     row = _insert(tx, rid, new, pos)
+    if new.home is not None or new.owed:
+        _owe(tx, row, new)  # before the state moves on
     moved: list[str] = []
     if not new.flags & REJECTED:
         row = _apply_state(tx, row, new, row.sid, moved)
@@ -108,6 +116,18 @@ def append(tx: Tx, rid: int, new: New, landed: Landed | None = None, shifted: Sh
     if shifted is not None and new.current is not None:
         tx.on_commit(partial(shifted, event.room_id, moved))
     return row
+
+
+def _owe(tx: Tx, row: Row, new: New) -> None:
+    """Owe the event to other servers, in the transaction that makes it known here."""
+    peers = set(new.owed)
+    if new.home is not None:
+        peers.update(outbox.servers_in(tx, row.rid, new.home))
+        if row.event.type == "m.room.member" and row.event.state_key is not None:
+            peers.add(server_of(row.event.state_key))
+        peers.discard(new.home)
+    if peers and row.pos is not None:
+        outbox.owe_event(tx, row.eid, row.pos, sorted(peers))
 
 
 def _current_sid(tx: Tx, rid: int) -> int | None:

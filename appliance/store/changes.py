@@ -12,13 +12,15 @@ class Commit(msgspec.Struct, frozen=True):
     """One group commit as the rest of the house sees it.
 
     `position` is the highest stream position now on disk; `users` and `rooms` (room ids) are those whose
-    sync responses may have changed; `asides` are those of the rooms in which something besides the timeline changed.
+    sync responses may have changed; `asides` are those of the rooms in which something besides the timeline changed;
+    `peers` are the servers to which something new is owed.
     """
 
     position: int
     users: frozenset[str] = msgspec.field(default_factory=frozenset)
     rooms: frozenset[str] = msgspec.field(default_factory=frozenset)
     asides: frozenset[str] = msgspec.field(default_factory=frozenset)
+    peers: frozenset[str] = msgspec.field(default_factory=frozenset)
 
 
 class Changes:

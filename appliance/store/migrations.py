@@ -19,13 +19,16 @@ from appliance.store import (
     account_data,
     accounts,
     dehydrated,
+    device_lists,
     devices,
     events,
     filters,
     graph,
+    inbox,
     key_backup,
     keys,
     media,
+    outbox,
     profiles,
     push,
     receipts,
@@ -70,6 +73,9 @@ FAMILIES: tuple[str, ...] = (
     media.TABLES,
     push.TABLES,
     server_keys.TABLES,
+    outbox.TABLES,
+    inbox.TABLES,
+    device_lists.TABLES,
 )
 
 Step = Callable[[sqlite3.Connection], None]

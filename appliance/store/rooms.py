@@ -30,9 +30,10 @@ CREATE TABLE membership (
     eid INTEGER NOT NULL,
     pos INTEGER NOT NULL,
     forgotten INTEGER NOT NULL DEFAULT 0,
+    server TEXT GENERATED ALWAYS AS (substr(user_id, instr(user_id, ':') + 1)) VIRTUAL,
     PRIMARY KEY (user_id, rid)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX membership_room ON membership (rid, membership);
+CREATE INDEX membership_room ON membership (rid, membership, server);
 CREATE TABLE stripped (
     user_id TEXT NOT NULL,
     rid INTEGER NOT NULL,

@@ -32,7 +32,7 @@ IDLE_SECONDS = 0.5
 class Tx:
     """What a writing function gets: the transaction, the stream counter, and the list of whom to wake."""
 
-    __slots__ = ("_db", "asides", "callbacks", "execute", "executemany", "position", "rooms", "users")
+    __slots__ = ("_db", "asides", "callbacks", "execute", "executemany", "peers", "position", "rooms", "users")
 
     def __init__(self, db: sqlite3.Connection, position: int) -> None:
         self._db = db
@@ -42,6 +42,7 @@ class Tx:
         self.users: set[str] = set()
         self.rooms: set[str] = set()
         self.asides: set[str] = set()
+        self.peers: set[str] = set()
         self.callbacks: list[Callable[[], None]] = []
 
     def next_pos(self) -> int:
@@ -62,6 +63,10 @@ class Tx:
         self.rooms.add(room_id)
         if not timeline:
             self.asides.add(room_id)
+
+    def wake_peer(self, peer: str) -> None:
+        """After the commit, tell whoever sends to other servers that something new is owed to this one."""
+        self.peers.add(peer)
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Run `callback` on the event loop after the commit, before the caller of `write` continues."""
@@ -198,5 +203,6 @@ class Writer:
                 job.future.set_exception(job.error)
             else:
                 job.future.set_result(job.result)
-        if tx is not None and (tx.users or tx.rooms or tx.position > self._changes.position):
-            self._changes.publish(Commit(tx.position, frozenset(tx.users), frozenset(tx.rooms), frozenset(tx.asides)))
+        if tx is not None and (tx.users or tx.rooms or tx.peers or tx.position > self._changes.position):
+            touched = (frozenset(names) for names in (tx.users, tx.rooms, tx.asides, tx.peers))
+            self._changes.publish(Commit(tx.position, *touched))
