@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import report
-from tests.bench.loadkit import bounded, disk_bytes, machine_facts
+from tests.bench.loadkit import bounded, disk_bytes, load_average, machine_facts
 from tests.world.client import Client, register_many, session
 from tests.world.server import Homeserver, Schleuse, Synapse
 
@@ -147,6 +147,7 @@ def main() -> None:
     pinned = dict(line.split("==") for line in (HERE / "constraints.txt").read_text().splitlines() if "==" in line)
     found: dict[str, Any] = {"facts": facts, "peer": pinned["matrix-synapse"]}
     found |= {"rounds": sitting(options.rounds, makers)}
+    facts["load average after"] = load_average()
     if not options.only:
         found["ceiling"] = module_json("ceiling")
         found["message"] = module_json("where_time_goes", "--py-spy", str(venv / "bin" / "py-spy"))

@@ -112,6 +112,11 @@ def fdatasync_ms(folder: Path, rounds: int = 200) -> float:
     return round(took / rounds * 1000, 3)
 
 
+def load_average() -> str:
+    """Return how busy the machine was over the last 1, 5 and 15 minutes: other work beside a measurement spoils it."""
+    return " ".join(f"{load:.2f}" for load in os.getloadavg())
+
+
 def machine_facts(folder: Path) -> dict[str, Any]:
     """Return what a reader needs to judge the numbers: processor, memory, disk, versions, and how busy it was."""
     cpus = [line.split(":", 1)[1].strip() for line in _read(Path("/proc/cpuinfo")).splitlines() if "model name" in line]
@@ -122,5 +127,5 @@ def machine_facts(folder: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "fdatasync of 4 KiB": f"{fdatasync_ms(folder)} ms",
-        "load average before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "load average before": load_average(),
     }

@@ -45,6 +45,9 @@ def test_a_sample_belongs_to_the_innermost_frame_of_ours() -> None:
         == "rooms/send -> aiohttp"
     )
     assert part_of("run (asyncio/runners.py:1);start (aiohttp/web_protocol.py:5)") == "event loop -> aiohttp"
+    assert (
+        part_of("homeserver (appliance/laboratory.py:79);start (aiohttp/web_protocol.py:5)") == "event loop -> aiohttp"
+    )
     found, samples = shares(f"{stack} 30\nrun (asyncio/runners.py:1) 10\n")
     assert (found, samples) == ({"rooms/send": 0.75, "event loop and threads": 0.25}, 40)
 

@@ -26,6 +26,7 @@ CALLED = (
     (re.compile(r"[(/]nacl/"), "signing"),
     (re.compile(r"[(/](?:json|orjson|msgspec)/"), "JSON"),
 )
+ENTRANCE = ("laboratory", "__main__", "guests/cli/main")  # they stand at the outer end of every stack of the loop
 IDLE = re.compile(r"(?:select|wait|acquire) \([^()]*(?:selectors|threading)\.py:\d+\)$")
 OURS = re.compile(r"\((?:[^()]*/)?(appliance/[\w/]+)\.py:\d+\)")
 
@@ -35,10 +36,11 @@ def part_of(stack: str) -> str:
     frames = stack.split(";")
     for index in range(len(frames) - 1, -1, -1):
         inside = OURS.search(frames[index])
-        if inside:
+        part = inside.group(1).removeprefix("appliance/") if inside else ""
+        if part and part not in ENTRANCE:
             below = ";".join(frames[index + 1 :])
             library = next((name for pattern, name in CALLED if pattern.search(below)), "")
-            return inside.group(1).replace("appliance/", "") + (f" -> {library}" if library else "")
+            return part + (f" -> {library}" if library else "")
     library = next((name for pattern, name in CALLED if pattern.search(stack)), "")
     return f"event loop -> {library}" if library else "event loop and threads"
 
