@@ -132,6 +132,23 @@ def add_state(tx: Tx, rid: int, base: int | None, wanted: Mapping[Key, int]) -> 
     return state.add_snapshot(tx, rid, base, changes) if changes else base
 
 
+def state_of(rx: Rx | Tx, rid: int, event_ids: Sequence[str]) -> dict[Key, int] | None:
+    """Return the state (key -> eid) that these events form, rejected ones left out.
+
+    None if one of them is unknown, of another room, no state, or if two claim the same key.
+    """
+    rows = rx.execute(
+        "SELECT e.eid, e.flags, k.type, k.state_key FROM event e LEFT JOIN state_key k ON k.sk = e.sk "
+        "WHERE e.rid=? AND e.event_id IN (SELECT value FROM json_each(?))",
+        (rid, orjson.dumps(list(event_ids))),
+    ).fetchall()
+    if len(rows) != len(set(event_ids)):
+        return None
+    standing = [row for row in rows if not row[1] & REJECTED]
+    found = {(kind, state_key): eid for eid, _, kind, state_key in standing}
+    return found if len(found) == len(standing) and all(kind is not None for kind, _ in found) else None
+
+
 # -- tips and gaps --------------------------------------------------------------------------------------------------
 
 
@@ -253,3 +270,14 @@ def parked_on(rx: Rx | Tx, rid: int, event_id: str, limit: int) -> list[Waiting]
         (rid, event_id, limit),
     )
     return [Waiting(*row) for row in rows]
+
+
+def parked_one(rx: Rx | Tx, event_id: str) -> Waiting | None:
+    """Return an event that waits, None if it does not."""
+    row = rx.execute("SELECT event_id, origin, tries, json FROM waiting WHERE event_id=?", (event_id,)).fetchone()
+    return Waiting(*row) if row else None
+
+
+def rooms_with_parked(rx: Rx | Tx) -> list[int]:
+    """Return the rooms in which events wait."""
+    return [row[0] for row in rx.execute("SELECT DISTINCT rid FROM waiting")]

@@ -40,18 +40,19 @@ class Clock:
 class Ward:
     """Everything the writing side consists of, connected as in the house."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, server: ServerName = SERVER, seed: int = 7) -> None:
         self.store = store
+        self.server = server
         self.clock = Clock()
         self.heads = Heads(store)
         self.ledger = Ledger(store)
-        self.members = Members(store, SERVER)
+        self.members = Members(store, server)
         self.live = Live(store.changes.position)
         for listener in (self.heads.committed, self.members.add, self.live.add):
             self.ledger.listen(listener)
         self.ledger.on_shift(self.members.shifted)
-        key = signing.generate("test", b"\x07" * 32)
-        self.author = Author(store, self.heads, self.ledger, key, SERVER, self.clock, _allow)
+        self.key = key = signing.generate("test", bytes([seed]) * 32)
+        self.author = Author(store, self.heads, self.ledger, key, server, self.clock, _allow)
         numbers = itertools.count(1)
         versions = tuple(str(n) for n in range(6, 13))
         self.founding = Founding(versions, "11", True, lambda: f"room{store.changes.position}x{next(numbers)}")
@@ -60,7 +61,7 @@ class Ward:
 
     async def person(self, name: str, display_name: str | None = None) -> Requester:
         """Make a local user with one device."""
-        user_id = UserId(f"@{name}:{SERVER}")
+        user_id = UserId(f"@{name}:{self.server}")
         await self.store.write(profiles.put, Profile(user_id, display_name, None))
         return Requester(user_id, DeviceId(name.upper()), next(self._sessions))
 
