@@ -7,8 +7,9 @@ in batches and then removes it or puts another in its place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.accounts import key_shapes
 from appliance.accounts.devices import Devices
@@ -25,8 +26,7 @@ from appliance.store.writer import Tx
 BATCH: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(msgspec.Struct, frozen=True):
     user_id: UserId
     device_id: str
     name: str | None

@@ -10,8 +10,9 @@ Source: client-server API, "Server-side key backups".
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from appliance.matrix.errors import InvalidParam, MatrixError, NotFound, TooLarge
 from appliance.matrix.ids import UserId
@@ -27,16 +28,14 @@ AT_ONCE: Final = 10_000
 """Keys in one request; clients send a few hundred."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """A backup after its keys changed: how many it holds, and the mark that changes with every change."""
 
     count: int
     etag: str
 
 
-@dataclass(frozen=True, slots=True)
-class Info:
+class Info(msgspec.Struct, frozen=True):
     """A backup's description for its owner; `auth_data` is JSON bytes."""
 
     version: str

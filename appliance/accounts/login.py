@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from appliance.accounts.limits import Limits
 from appliance.accounts.passwords import MAX_LENGTH, Passwords
 from appliance.accounts.sso import Sso, SsoProvider
@@ -26,8 +28,7 @@ from appliance.store.writer import Tx
 LOGIN_TOKEN_MS: Final = 120_000
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(msgspec.Struct, frozen=True):
     """The device that logs in, as its client describes it."""
 
     device_id: str | None = None

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Protocol
 
+import msgspec
+
 from appliance.matrix.errors import MatrixError, UnknownToken
 from appliance.matrix.ids import DeviceId, UserId
 from appliance.matrix.requester import Requester
@@ -47,8 +49,7 @@ class Pair:
     expires: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class LogInPlan:
+class LogInPlan(msgspec.Struct, frozen=True):
     """Everything a log-in writes, decided beforehand so that the writing function is repeatable."""
 
     user_id: UserId

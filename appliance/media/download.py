@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from appliance.matrix.errors import MatrixError, NotFound, TooLarge, Unknown
 from appliance.matrix.ids import ServerName
@@ -38,8 +39,7 @@ class Peers(Protocol):
         """Begin to read content from its server; raises `NotFound` if it has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """Content ready to be sent: the file, its digest, size in bytes, declared type and name."""
 
     path: Path
@@ -49,8 +49,7 @@ class Stored:
     filename: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """What somebody asks for. `authenticated`: by a route that knows who asks; `remote`: other servers may be asked."""
 
     origin: str

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class MediaLimits:
+class MediaLimits(msgspec.Struct, frozen=True):
     """Bounds of the content repository. Sizes in bytes, times in seconds unless the name says `_ms`.
 
     `upload_bytes`: largest file. `user_bytes`: all files of one user together, None for no bound. `reserve_bytes`:

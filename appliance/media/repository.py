@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from appliance.matrix.ids import ServerName
 from appliance.media.blobs import Blobs
@@ -15,8 +16,7 @@ from appliance.media.upload import Clock, Uploads
 from appliance.store.database import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(msgspec.Struct, frozen=True):
     """Everything about media. `limits` are what `/media/config` announces."""
 
     uploads: Uploads

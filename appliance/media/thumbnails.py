@@ -19,9 +19,10 @@ import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from appliance.matrix.errors import InvalidParam, LimitExceeded, MatrixError, TooLarge, Unknown
 from appliance.media.blobs import Blobs
@@ -43,8 +44,7 @@ class CannotThumbnail(MatrixError):
     status, errcode = 400, "M_UNKNOWN"
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """What a client asks for, brought to a size that is made. `crop` False means scale."""
 
     width: int
@@ -59,8 +59,7 @@ class Shape:
         return f"{self.width}x{self.height}-{how}{'-animated' if self.animated else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Thumbnail:
+class Thumbnail(msgspec.Struct, frozen=True):
     """A picture ready to be sent."""
 
     path: Path

@@ -12,7 +12,8 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from appliance.matrix.errors import Forbidden, LimitExceeded, MatrixError, NotFound, TooLarge, Unknown
 from appliance.matrix.ids import ServerName
@@ -33,8 +34,7 @@ class CannotOverwriteMedia(MatrixError):
     status, errcode = 409, "M_CANNOT_OVERWRITE_MEDIA"
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """Bytes on their way in. `length` is what the sender announced, None if nothing."""
 
     chunks: AsyncIterator[bytes]
@@ -43,8 +43,7 @@ class Incoming:
     filename: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(msgspec.Struct, frozen=True):
     """An address to upload to later, and until when (milliseconds since the epoch)."""
 
     uri: str

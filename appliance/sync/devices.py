@@ -6,8 +6,9 @@ Source: client-server API, "Send-to-Device messaging" and "End-to-End Encryption
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from appliance.store import events, keys, rooms, state, sync, to_device
 from appliance.store.readers import Rx
@@ -18,8 +19,7 @@ TO_DEVICE_LIMIT: Final = 100
 """Messages in one answer, as the specification recommends; the rest follows with the next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(msgspec.Struct, frozen=True):
     """A stretch of the stream, and the user's joined rooms (rid) in which something happened in it."""
 
     after: int
@@ -27,25 +27,22 @@ class Stretch:
     active: Collection[int]
 
 
-@dataclass(frozen=True, slots=True)
-class KeyCounts:
+class KeyCounts(msgspec.Struct, frozen=True):
     """What is left of a device's published keys."""
 
     one_time: dict[str, int]
     fallback: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Letters:
+class Letters(msgspec.Struct, frozen=True):
     """Messages for one device. `upto` is the position the answer covers; `more` says that it is not the end."""
 
-    messages: list[bytes] = field(default_factory=list)
+    messages: list[bytes] = msgspec.field(default_factory=list)
     upto: int = 0
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceLists:
+class DeviceLists(msgspec.Struct, frozen=True):
     """Users whose devices must be looked up anew, and users with whom no room is shared any more."""
 
     changed: frozenset[str] = frozenset()

@@ -11,8 +11,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from appliance.matrix.client_event import Encoded
 from appliance.store import events
@@ -24,8 +25,7 @@ OVERHEAD: Final = 400
 """Bytes of one entry beside its JSON (a guess on the safe side)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """One state event: what a filter asks about it, and its client format as bytes."""
 
     eid: int

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
 
 from appliance.matrix.errors import Forbidden
 from appliance.matrix.ids import UserId
@@ -32,8 +34,7 @@ SWEEP_SECONDS: Final = 15.0
 OFFLINE: Final = "offline"
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """Somebody's presence. `active` is when they last did something, `synced` when they were last here (ms)."""
 
     presence: str = OFFLINE

@@ -7,8 +7,9 @@ same room; then their configs are united (`|`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from appliance.matrix.requester import Requester
 
@@ -16,8 +17,7 @@ MEMBER: Final = "m.room.member"
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class RequiredState:
+class RequiredState(msgspec.Struct, frozen=True):
     """Which state is wanted.
 
     `everything` leaves members aside: these are wanted all (`members`) or when needed (`lazy`). `types` are wanted with
@@ -78,8 +78,7 @@ def required_state(pairs: Iterable[Key], user_id: str) -> RequiredState:
 NO_STATE: Final = RequiredState()
 
 
-@dataclass(frozen=True, slots=True)
-class RoomConfig:
+class RoomConfig(msgspec.Struct, frozen=True):
     """What to send of a room: at most `limit` events, and which state."""
 
     limit: int
@@ -89,8 +88,7 @@ class RoomConfig:
         return self if self == other else RoomConfig(max(self.limit, other.limit), self.required | other.required)
 
 
-@dataclass(frozen=True, slots=True)
-class ListFilter:
+class ListFilter(msgspec.Struct, frozen=True):
     """Which rooms belong to a list; None does not restrict. A room type of None means a room without one."""
 
     is_dm: bool | None = None
@@ -106,8 +104,7 @@ class ListFilter:
 ALL_ROOMS: Final = ListFilter()
 
 
-@dataclass(frozen=True, slots=True)
-class ListAsk:
+class ListAsk(msgspec.Struct, frozen=True):
     """One list: which part of it (`ranges`, both ends included; None: all of it) and what of every room."""
 
     config: RoomConfig
@@ -115,24 +112,21 @@ class ListAsk:
     filter: ListFilter = ALL_ROOMS
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """In which rooms an extension applies: by list, and by subscription. None: in all."""
 
     lists: frozenset[str] | None = None
     rooms: frozenset[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LettersAsk:
+class LettersAsk(msgspec.Struct, frozen=True):
     """Messages for the device after position `since`, at most `limit`."""
 
     since: int
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Extensions:
+class Extensions(msgspec.Struct, frozen=True):
     """Which extensions are on; None: off."""
 
     to_device: LettersAsk | None = None
@@ -147,8 +141,7 @@ class Extensions:
         return mine == (other.e2ee, other.account_data, other.receipts, other.typing)
 
 
-@dataclass(frozen=True, slots=True)
-class SlidingAsk:
+class SlidingAsk(msgspec.Struct, frozen=True):
     """One request. `pos` None begins the connection anew; `timeout` is in milliseconds."""
 
     requester: Requester
@@ -156,6 +149,6 @@ class SlidingAsk:
     pos: str | None = None
     timeout: int = 0
     presence: str = "online"
-    lists: Mapping[str, ListAsk] = field(default_factory=dict)
-    subscriptions: Mapping[str, RoomConfig] = field(default_factory=dict)
+    lists: Mapping[str, ListAsk] = msgspec.field(default_factory=dict)
+    subscriptions: Mapping[str, RoomConfig] = msgspec.field(default_factory=dict)
     extensions: Extensions = Extensions()

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from appliance.matrix.errors import MatrixError
 from appliance.sync.sliding_ask import RequiredState, RoomConfig
@@ -39,8 +40,7 @@ class UnknownPos(MatrixError):
         super().__init__("The position is unknown or has expired; start a new connection")
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """What a client holds of one room.
 
     `upto`: stream position up to which it was told, if the room is not in the window (`State.window`); `kind` the
@@ -62,13 +62,12 @@ class Sent:
         return config.limit > self.limit or config.required | self.required != self.required
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """What a client holds at one pos. Rooms in the `window` were told up to `stream`, others to their `Sent.upto`."""
 
     stream: int = 0
     serial: int = 0
-    rooms: Mapping[str, Sent] = field(default_factory=dict)
+    rooms: Mapping[str, Sent] = msgspec.field(default_factory=dict)
     window: frozenset[str] = frozenset()
     trail: Trail | None = None
     """What makes the next answer quick (sliding_quick.py)."""

@@ -9,8 +9,9 @@ else declines, and everything is read from the store (sliding.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from appliance.matrix.tokens import timeline_token
 from appliance.rooms.live import Live
@@ -27,8 +28,7 @@ from appliance.sync.waiters import Hub, Hubs
 Json = Any
 
 
-@dataclass(frozen=True, slots=True)
-class Trail:
+class Trail(msgspec.Struct, frozen=True):
     """What the last look leaves for the next: the request, the window, and what it knew of the user.
 
     `inside` are the rooms in the window to which the user is joined; `letters` the position after which no messages
@@ -46,8 +46,7 @@ class Trail:
     wakes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+class Glance(msgspec.Struct, frozen=True):
     """What was found in memory."""
 
     window: Window

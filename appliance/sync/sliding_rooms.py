@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from appliance.matrix import client_event
 from appliance.matrix.tokens import timeline_token
 from appliance.store import events, sync
@@ -55,8 +57,7 @@ class Found:
         return not (section["timeline"] or section["required_state"] or section["limited"])
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(msgspec.Struct, frozen=True):
     """What of a room is to be sent: since when (None: whole), up to where, and what the client holds of it."""
 
     member: Membership

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from appliance.store import events
 from appliance.store.events import Row
@@ -16,8 +17,7 @@ PAGES: Final = 8
 """A filter or an ignored neighbour may hide most of a room: so many pages are searched before the client is sent on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(msgspec.Struct, frozen=True):
     """Events, oldest first; `limited`: earlier ones of the stretch are missing, to be read back from point `prev`."""
 
     rows: Sequence[Row]

@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import msgspec
 import orjson
 
 from appliance.matrix.tokens import StreamToken, timeline_token
@@ -70,8 +70,7 @@ class Unread(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Own:
+class _Own(msgspec.Struct, frozen=True):
     """What an answer from memory needs of the user's own; good as long as the user's hub was not woken since."""
 
     wakes: int
@@ -79,8 +78,7 @@ class _Own:
     ignored: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True):
     """One look: the news, the serial of what is in memory, typing by room, and presence."""
 
     delta: Delta

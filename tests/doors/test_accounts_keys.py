@@ -69,8 +69,8 @@ async def test_the_same_key_again_is_no_key_more_and_another_under_its_id_is_ref
             assert got["one_time_key_counts"] == {SIGNED: 3}
         name = next(iter(batch))
         other = {name: keys.one_time_keys(1).popitem()[1], **keys.one_time_keys(1)}
-        got = await anna.ask("POST", "/keys/upload", {"one_time_keys": other})
-        assert (got.status, got.errcode) == (400, "M_INVALID_PARAM")
+        refused = await anna.ask("POST", "/keys/upload", {"one_time_keys": other})
+        assert (refused.status, refused.errcode) == (400, "M_INVALID_PARAM")
         assert (await anna.fine("POST", "/keys/upload", {}))["one_time_key_counts"] == {SIGNED: 3}, "all or nothing"
         claimed = await _claim(anna, anna)
         got = await anna.fine("POST", "/keys/upload", {"one_time_keys": batch})  # the answer was lost, sent again
@@ -99,7 +99,7 @@ async def test_what_is_published_is_found_as_it_was_published(tmp_path: Path) ->
         anna, bernd = await p.register("anna", initial_device_display_name="Tablet"), await p.register("bernd")
         keys = DeviceKeys(anna.user_id, anna.device_id).device_keys()
         await anna.fine("POST", "/keys/upload", {"device_keys": {**keys, "unsigned": {"forged": True}}})
-        wanted = {anna.user_id: [], bernd.user_id: [], "@niemand:test.example": [], "@x:elsewhere.example": []}
+        wanted: dict[str, list[str]] = {anna.user_id: [], bernd.user_id: [], "@niemand:test.example": [], "@x:elsewhere.example": []}
         got = await bernd.fine("POST", "/keys/query", {"device_keys": wanted, "timeout": 100})
         assert got["device_keys"][anna.user_id] == {
             anna.device_id: {**keys, "unsigned": {"device_display_name": "Tablet"}}}
@@ -141,7 +141,7 @@ async def test_nobody_publishes_keys_of_another_user_or_device(tmp_path: Path) -
 async def test_too_large_questions_are_refused(tmp_path: Path) -> None:
     async with opened(tmp_path) as p:
         anna = await p.register("anna")
-        many = {f"@u{n}:test.example": [] for n in range(10_001)}
+        many: dict[str, list[str]] = {f"@u{n}:test.example": [] for n in range(10_001)}
         assert (await anna.ask("POST", "/keys/query", {"device_keys": many})).errcode == "M_INVALID_PARAM"
         devices = {anna.user_id: {f"D{n}": SIGNED for n in range(10_001)}}
         assert (await anna.ask("POST", "/keys/claim", {"one_time_keys": devices})).errcode == "M_INVALID_PARAM"

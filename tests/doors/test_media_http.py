@@ -8,12 +8,13 @@ import io
 import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
+from msgspec.structs import replace
 from PIL import Image
 from yarl import URL
 

@@ -8,11 +8,11 @@ import struct
 import subprocess
 import sys
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from appliance.matrix.errors import InvalidParam, LimitExceeded, MatrixError, TooLarge
