@@ -34,8 +34,8 @@ async def test_devices_are_listed_renamed_and_removed_with_all_that_is_theirs(tm
             assert (await bernd.ask(method, "/devices/A", body)).errcode == "M_NOT_FOUND"
         assert (await anna.ask("PUT", "/devices/B", {"display_name": "x" * 101})).errcode == "M_INVALID_PARAM"
         assert (await anna.confirmed("DELETE", "/devices/B", {})).status == 200
-        body = {"devices": ["C", "C", "D", "never-there"]}
-        assert (await anna.confirmed("POST", "/delete_devices", body)).status == 200
+        away = {"devices": ["C", "C", "D", "never-there"]}
+        assert (await anna.confirmed("POST", "/delete_devices", away)).status == 200
         assert (await other.ask("GET", "/account/whoami")).errcode == "M_UNKNOWN_TOKEN"
         for table in ("device_key", "one_time_key", "fallback_key", "to_device"):
             assert await p.column(f"SELECT count(*) FROM {table}") == [0], table  # noqa: S608

@@ -99,7 +99,8 @@ async def test_what_is_published_is_found_as_it_was_published(tmp_path: Path) ->
         anna, bernd = await p.register("anna", initial_device_display_name="Tablet"), await p.register("bernd")
         keys = DeviceKeys(anna.user_id, anna.device_id).device_keys()
         await anna.fine("POST", "/keys/upload", {"device_keys": {**keys, "unsigned": {"forged": True}}})
-        wanted: dict[str, list[str]] = {anna.user_id: [], bernd.user_id: [], "@niemand:test.example": [], "@x:elsewhere.example": []}
+        people = (anna.user_id, bernd.user_id, "@niemand:test.example", "@x:elsewhere.example")
+        wanted: dict[str, list[str]] = {person: [] for person in people}
         got = await bernd.fine("POST", "/keys/query", {"device_keys": wanted, "timeout": 100})
         assert got["device_keys"][anna.user_id] == {
             anna.device_id: {**keys, "unsigned": {"device_display_name": "Tablet"}}}
