@@ -19,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from appliance.matrix import canonical
 from appliance.matrix.ids import RoomId, UserId
 from appliance.push import message, owed
@@ -164,8 +166,8 @@ class Pushers:
             line = self._lines.get(pid)
             if line is None:
                 self._add(row)
-            elif line.pusher != row:
-                line.pusher = row
+            elif line.pusher != (fresh := msgspec.structs.replace(row, cursor=line.pusher.cursor)):
+                line.pusher = fresh
                 line.changed.set()
         if not self._by_user.get(user_id):
             self._by_user.pop(user_id, None)
@@ -265,10 +267,10 @@ class Pushers:
         return True
 
     async def _badge(self, line: _Line) -> None:
-        """Tell the gateway a changed number when something was read; lost ones do not matter, the next one is whole."""
+        """Tell the gateway a lower number when something was read (a higher one comes with its event)."""
         unread = await self._total(line.pusher.user_id)
         before, line.badge = line.badge, unread
-        if before is not None and before != unread and not line.gone:
+        if before is not None and unread < before and not line.gone:
             await self._send(line, message.badge(line.pusher, unread))
 
     async def _total(self, user_id: str) -> int:

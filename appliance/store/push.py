@@ -2,6 +2,7 @@
 
 There is no queue table. The timeline is the queue: a pusher's `cursor` is the stream position up to which everything
 has been handed to its gateway, and what lies beyond is still owed. Moving the cursor is the acknowledgement.
+`pid` is never given twice (AUTOINCREMENT), so that a pusher in memory cannot be taken for its successor.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from appliance.store.writer import Tx
 
 TABLES = """
 CREATE TABLE pusher (
-    pid INTEGER PRIMARY KEY,
+    pid INTEGER PRIMARY KEY AUTOINCREMENT,
     user_id TEXT NOT NULL,
     app_id TEXT NOT NULL,
     pushkey TEXT NOT NULL,
@@ -137,7 +138,10 @@ def joined_count(rx: Rx, rid: int) -> int:
 
 
 def thread_eids(rx: Rx, rid: int, after: int, upto: int, limit: int) -> list[int]:
-    """Return the eids of the newest events of threads with after < pos <= upto."""
+    """Return the eids of the newest events with after < pos <= upto that may be in a thread, directly or through the
+    event they relate to (reactions and edits, which notify nobody, are left out).
+    """
     return [eid for (eid,) in rx.execute(
-        "SELECT r.eid FROM relation r JOIN event e ON e.eid = r.eid WHERE r.rid=? AND r.rel_type='m.thread'"
+        "SELECT r.eid FROM relation r JOIN event e ON e.eid = r.eid WHERE r.rid=?"
+        " AND r.rel_type NOT IN ('m.annotation', 'm.replace')"
         " AND e.pos>? AND e.pos<=? AND e.flags=0 ORDER BY r.eid DESC LIMIT ?", (rid, after, upto, limit))]
