@@ -132,9 +132,9 @@ class Sync:
         return await self._store.read(devices.changes, user_id, since.stream, upto.stream)
 
     def _pace(self, hub: Hub, delta: Delta) -> None:
-        """After an answer with several events, let the next one gather some more; a single event goes out at once."""
-        busy = sum(len(part.timeline) for part in delta.join) > 1
-        hub.rest = asyncio.get_running_loop().time() + REST_SECONDS if busy else 0.0
+        """After an answer with events, let the next one gather some: what follows a silence goes out at once."""
+        if any(part.timeline for part in delta.join):
+            hub.rest = asyncio.get_running_loop().time() + REST_SECONDS
 
     async def _wait(self, ask: Ask, hub: Hub) -> _Found:
         now = ask.since is None or ask.full_state

@@ -139,6 +139,9 @@ class Hubs:
         """
         loop = asyncio.get_running_loop()
         while True:
+            rest = min(hub.rest, end) - loop.time()
+            if rest > 0:
+                await asyncio.sleep(rest)
             news = hub.listen()
             try:
                 found = await look()
@@ -152,9 +155,6 @@ class Hubs:
                     alarm.cancel()
             finally:
                 hub.hang_up(news)
-            rest = min(hub.rest, end) - loop.time()
-            if rest > 0:
-                await asyncio.sleep(rest)
             await self.of(hub.user_id)
 
     async def release(self) -> None:
