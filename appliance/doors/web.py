@@ -239,7 +239,7 @@ class Surface:
         app = web.Application(client_max_size=2**40)
         for route in routes:
             app.router.add_route(route.method, route.path, self._adapter(route))
-        app.router.add_route("*", "/{anything:.*}", _unmatched)
+        app.router.add_route("*", "/{anything:(?s:.*)}", _unmatched)
         return app
 
     def _adapter(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -271,6 +271,9 @@ PATHS = [
     "/v1/room_summary/{x}",
     "/v3/rooms/{real}/messages?dir=b&limit={x}&from={x}&to={x}&filter={x}",
     "/v3/rooms/{real}/context/{x}?limit={x}",
+    "/v3/rooms/{real}/state/m.x/a{x}",
+    "/v3/rooms/{real}/state/{x}/a%0Ab{x}",
+    "/nothing/of%0Athe/{x}",
     "/v3/rooms/{real}/members?at={x}&membership={x}",
     "/v1/rooms/{real}/timestamp_to_event?dir=f&ts={x}",
 ]

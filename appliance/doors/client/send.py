@@ -41,7 +41,7 @@ def routes(author: Author) -> list[Route]:
     return [
         Route("PUT", ROOM + "/send/{type}/{txn}", put_message, rate="message"),
         Route("PUT", ROOM + "/state/{type}", put_state, rate="message"),
-        Route("PUT", ROOM + "/state/{type}/{state_key:.*}", put_state, rate="message"),
+        Route("PUT", ROOM + "/state/{type}/{state_key:(?s:.*)}", put_state, rate="message"),
         Route("PUT", ROOM + "/redact/{event_id}/{txn}", put_redaction, rate="message"),
     ]
 

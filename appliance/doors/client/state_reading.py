@@ -47,7 +47,7 @@ def routes(store: Store, clock: Callable[[], int]) -> list[Route]:
     return [
         Route("GET", ROOM + "/state", whole),
         Route("GET", ROOM + "/state/{type}", one),
-        Route("GET", ROOM + "/state/{type}/{state_key:.*}", one),
+        Route("GET", ROOM + "/state/{type}/{state_key:(?s:.*)}", one),
         Route("GET", ROOM + "/members", members),
         Route("GET", ROOM + "/joined_members", joined_members),
         Route("GET", ROOM + "/aliases", aliases),
