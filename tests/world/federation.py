@@ -1,4 +1,4 @@
-"""Several wards that know each other: peers in memory, real stores and signatures, post that a test delivers by hand."""
+"""Several wards that know each other: peers in memory, real stores and signatures, post delivered by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from appliance.matrix import event as matrix_event
 from appliance.matrix.event import Event
 from appliance.matrix.ids import EventId, RoomId, ServerName, UserId, server_of
 from appliance.matrix.requester import Requester
-from appliance.matrix.signing import BadSignature, SigningKey, verify_json
+from appliance.matrix.signing import BadSignature, SigningKey, decode_base64, verify_json
 from appliance.rooms.backfill import Backfill
 from appliance.rooms.imported import import_join
 from appliance.rooms.receive import Outcome, Receiver
@@ -136,8 +136,6 @@ class Town:
 
 
 def _verify_key(key: SigningKey) -> bytes:
-    from appliance.matrix.signing import decode_base64
-
     return decode_base64(key.verify_key_b64)
 
 
@@ -235,6 +233,14 @@ class RemoteWard(Ward):
             redacts=redacts, signer=self.key, server=self.server,
         )  # fmt: skip
 
+    def resign(self, event: Event, *, prev: Sequence[EventId]) -> Event:
+        """Return the same event with other predecessors, properly signed."""
+        return matrix_event.build(
+            event.version, room_id=event.room_id, type=event.type, sender=event.sender, state_key=event.state_key,
+            content=event.content, origin_server_ts=event.origin_server_ts, depth=event.depth, prev_events=prev,
+            auth_events=event.auth_events, redacts=event.redacts, signer=self.key, server=self.server,
+        )  # fmt: skip
+
     async def state(self, room_id: RoomId) -> StateIds:
         """Return the current state as it is on disk, after checking that all its copies agree."""
         ids, members, copies = await self.store.read(_everything, room_id)
@@ -312,6 +318,8 @@ class Meeting:
     wards: list[RemoteWard]
     room_id: RoomId
     people: list[Requester] = field(default_factory=list)
+    rogue: Requester = field(init=False)
+    """Somebody on the second ward whom others throw out, where a test lets them in."""
 
     async def settle(self) -> None:
         """Deliver everything to everybody."""
