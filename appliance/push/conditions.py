@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from appliance.matrix.event import Event
 from appliance.push import globs
 
@@ -31,16 +33,14 @@ class Levels(Protocol):
         """Return the power needed to trigger the notification `name`."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoomFacts:
+class RoomFacts(msgspec.Struct, frozen=True):
     """What conditions ask about a room: how many are joined, and who may notify everybody."""
 
     joined: int
     levels: Levels
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True):
     """The person for whom an event is evaluated; `name` is the display name in that room."""
 
     user_id: str

@@ -9,8 +9,9 @@ Source: client-server API, "Push rules: API".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix import canonical
 from appliance.matrix.errors import BadJson, InvalidParam, MatrixError, MissingParam, NotFound, Unknown
@@ -26,8 +27,7 @@ MAX_BYTES: Final = 128 * 1024
 _HISTORICAL: Final = ("dont_notify", "coalesce")
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """A user's rule as the client sends it; at most one of `before` and `after` counts (`before` wins)."""
 
     rule_id: str

@@ -7,7 +7,8 @@ receipt what is unread (`work_out`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from appliance.matrix import canonical
 from appliance.push import editing
@@ -27,8 +28,7 @@ REJOINS = 50
 IGNORED = "m.ignored_user_list"
 
 
-@dataclass(frozen=True, slots=True)
-class Taste:
+class Taste(msgspec.Struct, frozen=True):
     """What a person wants to be told: compiled rules and ignored people, with the account data they came from."""
 
     source: tuple[bytes | None, bytes | None]
@@ -113,8 +113,7 @@ def _name_in(rx: Rx, rid: int, user_id: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """Whose standing in which room is asked for, up to which position; `touched` as in `Standing`."""
 
     user_id: str

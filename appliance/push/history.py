@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Protocol
+
+import msgspec
 
 from appliance.matrix.ids import RoomId
 from appliance.push.unread import Judged, Unread
@@ -31,8 +32,7 @@ class Memberships(Protocol):
         """Return every room in which the user has or had a membership."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """Notifications, newest first, and the position below which the next page begins (None: there is no more)."""
 
     items: Sequence[Judged]

@@ -5,8 +5,9 @@ Source: push gateway API, `POST /_matrix/push/v1/notify`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from appliance.matrix import canonical
 from appliance.push.rules import Outcome
@@ -18,8 +19,7 @@ from appliance.store.readers import Rx
 BARE: Final = "event_id_only"
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(msgspec.Struct, frozen=True):
     """How the room and the sender are called at the moment."""
 
     sender: str | None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from appliance.matrix.ids import RoomId
 from appliance.push.unread import Recent
@@ -25,8 +26,7 @@ class Memberships(Protocol):
         """Return every room in which the user has or had a membership."""
 
 
-@dataclass(frozen=True, slots=True)
-class Debt:
+class Debt(msgspec.Struct, frozen=True):
     """Whose debt is looked for: in `rooms` (None: all), with new invitations or without, after < position <= upto."""
 
     user_id: str
@@ -36,8 +36,7 @@ class Debt:
     upto: int
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """Events that may be owed, in order, complete up to the position `reached`."""
 
     rows: Sequence[Row]

@@ -52,8 +52,7 @@ class Members(Protocol):
         """Return the joined users of this server in a room."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """How patiently a silent gateway is asked again: pauses in seconds, and when an event is too old (milliseconds)."""
 
     first: float = 2

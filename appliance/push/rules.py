@@ -9,9 +9,10 @@ Source: client-server API, "Push rules".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from appliance.push import defaults, globs
 from appliance.push.conditions import Condition, Reader, Subject, compile_condition, is_personal, without_mentions
@@ -21,8 +22,7 @@ TYPES = 256
 """Event types whose rules are kept sorted out; types are strangers' words and must not fill the memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What the first matching rule says: its actions, and read from them whether to notify and to highlight."""
 
     actions: tuple[Any, ...]
@@ -31,8 +31,7 @@ class Outcome:
     tweaks: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
+class _Compiled(msgspec.Struct, frozen=True):
     types: tuple[globs.Matcher, ...]
     general: tuple[Condition, ...]
     personal: tuple[Condition, ...]

@@ -13,14 +13,15 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from appliance.matrix.event import Event
 from appliance.store.receipts import PRIVATE, READ, ReceiptRow
 
 MAIN = "main"
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadCounts:
+class UnreadCounts(msgspec.Struct, frozen=True):
     """Unread notifications of a room, all threads together, and per thread root (without the main timeline)."""
 
     notification: int

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from appliance.push import evaluate
 from appliance.push.conditions import Reader
 from appliance.push.evaluate import Question, Subjects, Taste, judge
@@ -42,8 +44,7 @@ class Recent(Protocol):
         """Return all recent events, and the position after which they are complete; from any thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True):
     """An event that notifies somebody, what the rule says, and whether it was read."""
 
     row: Row
