@@ -290,6 +290,7 @@ class News:
         unread = Unread(store, rooms.live, facts)
         for listener in (known.add, self._presence.add, facts.landed, unread.landed):
             rooms.ledger.listen(listener)
+        rooms.ledger.on_shift(lambda row, users: facts.forget(row.rid))
         self._sync = Sync(
             store, rooms.live, self._hubs, self._ephemeral, rooms.typing, self._presence, unread, known, clock,
             rule_book.untouched,

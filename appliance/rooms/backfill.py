@@ -16,7 +16,7 @@ from typing import Final
 
 from appliance.matrix import versions
 from appliance.matrix.event import Event
-from appliance.matrix.ids import EventId, ServerName, server_of
+from appliance.matrix.ids import EventId, RoomId, ServerName, server_of
 from appliance.rooms.queues import Lines
 from appliance.rooms.receive import Receiver
 from appliance.rooms.steps.asking import Budget, Unobtainable
@@ -34,6 +34,9 @@ MOST_PEERS: Final = 5
 SECONDS: Final = 30.0
 """How long somebody who reads back waits for other servers."""
 PAUSE_MS: Final = 300_000
+ROUNDS: Final = 5
+"""Pages fetched for one request."""
+LAST: Final = 2**62
 
 
 class Backfill:
@@ -44,7 +47,20 @@ class Backfill:
         self._store = receiver.store
         self._lines = Lines()
 
-    async def fill(self, room_id: str, upto: int = 2**62) -> int:
+    async def reach(self, user_id: str, room_id: str, start: int | None, count: int) -> None:
+        """Have `count` events before the position `start` (None: the end) for somebody in the room, if a peer has them.
+        """
+        standing = (await self._receiver.members.rooms_of(user_id)).get(RoomId(room_id))
+        if standing is None or standing.membership != "join":
+            return
+        upto = LAST if start is None else start
+        for _ in range(ROUNDS):
+            if await self._store.read(_enough, room_id, self._receiver.clock(), upto, count):
+                return
+            if not await self.fill(room_id, upto):
+                return
+
+    async def fill(self, room_id: str, upto: int = LAST) -> int:
         """Fetch a page of what lies before the gaps at or below the position `upto`; return how many events came."""
         if await self._store.read(_gapless, room_id, self._receiver.clock(), upto):
             return 0
@@ -112,6 +128,12 @@ def _gaps(rx: Rx, room_id: str, now: int, upto: int) -> tuple[RoomRow | None, li
 
 def _gapless(rx: Rx, room_id: str, now: int, upto: int) -> bool:
     return not _gaps(rx, room_id, now, upto)[1]
+
+
+def _enough(rx: Rx, room_id: str, now: int, upto: int, count: int) -> bool:
+    """Tell whether nothing must be fetched: there are so many events (and one more, to go on from), or no gap."""
+    room, missing = _gaps(rx, room_id, now, upto)
+    return room is None or not missing or graph.reaches(rx, room.rid, upto, count + 1)
 
 
 def _peers(rx: Rx, rid: int, own: ServerName) -> list[ServerName]:

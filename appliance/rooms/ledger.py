@@ -32,7 +32,7 @@ class Ledger:
         self._listeners.append(listener)
 
     def on_shift(self, listener: Shifted) -> None:
-        """Call `listener(room id, whose membership may have changed)` when a room's state was resolved anew."""
+        """Call `listener(row, whose membership may have changed)` when an event made a state be resolved anew."""
         self._on_shift.append(listener)
 
     def append(self, rid: int, new: New) -> Awaitable[Row]:
@@ -70,6 +70,6 @@ class Ledger:
         for listener in self._listeners:
             listener(row, pruned_id)
 
-    def _shifted(self, room_id: str, users: Sequence[str]) -> None:
+    def _shifted(self, row: Row, users: Sequence[str]) -> None:
         for listener in self._on_shift:
-            listener(room_id, users)
+            listener(row, users)

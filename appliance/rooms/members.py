@@ -130,9 +130,9 @@ class Members:
         """Drop what is cached of a user whose memberships changed without an event (`forget`, a resolved fork)."""
         self._rooms.touch(user_id, None)
 
-    def shifted(self, room_id: str, users: Iterable[str]) -> None:
+    def shifted(self, row: Row, users: Iterable[str]) -> None:
         """Follow a resolved fork (see `Ledger.on_shift`)."""
-        self.forget_room(room_id)
+        self.forget_room(row.event.room_id)
         for user_id in users:
             self.forget(user_id)
 

@@ -323,6 +323,13 @@ class Receiver:
                     queue.append(waiting.event_id)
         await self.retry(room)
 
+    async def retry_all(self) -> None:
+        """Try once more what has waited long enough anywhere; to be called now and then."""
+        for rid in list(await self._parked_rooms()):
+            room = (await self.store.read(rooms.by_rid, [rid])).get(rid)
+            if room is not None:
+                await self.retry(room)
+
     async def retry(self, room: RoomRow) -> None:
         """Try once more what has waited long enough in a room."""
         for waiting in await self.store.read(_due, room.rid, self.clock()):

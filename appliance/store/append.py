@@ -82,8 +82,8 @@ Landed = Callable[[Row, str | None], None]
 """Told on the event loop, in commit order, about every event that reached the disk, and which event it pruned."""
 
 
-Shifted = Callable[[str, Sequence[str]], None]
-"""Told on the event loop that a room's state was resolved anew: the room, and whose membership may have changed."""
+Shifted = Callable[[Row, Sequence[str]], None]
+"""Told on the event loop that an event made a room's state be resolved anew, and whose membership may have changed."""
 
 
 def append(tx: Tx, rid: int, new: New, landed: Landed | None = None, shifted: Shifted | None = None) -> Row:
@@ -114,7 +114,7 @@ def append(tx: Tx, rid: int, new: New, landed: Landed | None = None, shifted: Sh
     if landed is not None:
         tx.on_commit(partial(landed, row, new.prunes))
     if shifted is not None and new.current is not None:
-        tx.on_commit(partial(shifted, event.room_id, moved))
+        tx.on_commit(partial(shifted, row, moved))
     return row
 
 

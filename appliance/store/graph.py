@@ -213,6 +213,14 @@ def earliest(rx: Rx | Tx, rid: int) -> int:
     return min(row[0] or 0, 0)
 
 
+def reaches(rx: Rx | Tx, rid: int, upto: int, count: int) -> bool:
+    """Tell whether the timeline has that many events at or below a position."""
+    row = rx.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM event WHERE rid=? AND pos<=? AND flags=0 LIMIT ?)", (rid, upto, count)
+    ).fetchone()
+    return int(row[0]) >= count
+
+
 def pending_redactions(rx: Rx | Tx, target_id: str) -> list[Row]:
     """Return the redactions that arrived before their target."""
     eids = rx.execute("SELECT eid FROM pending_redaction WHERE target_id=?", (target_id,)).fetchall()

@@ -18,6 +18,7 @@ from appliance.rooms.steps import asking
 from appliance.rooms.steps.admit import allowed
 from appliance.rooms.steps.place import MOST_TIPS
 from appliance.store import events, graph, rooms
+from appliance.store.readers import Rx
 from tests.world.federation import Meeting, RemoteWard, States, V, meeting, town
 
 
@@ -97,7 +98,7 @@ async def test_a_state_that_is_made_up_is_not_believed(tmp_path: Path) -> None:
         assert after == state
 
 
-def _told(rx: graph.Rx, room_id: str) -> States:
+def _told(rx: Rx, room_id: str) -> States:
     room = rooms.find(rx, room_id)
     assert room is not None
     found = [row.event for row in events.current_events(rx, room.rid)]

@@ -9,6 +9,7 @@ from appliance.matrix.ids import EventId
 from appliance.rooms import leave, send
 from appliance.rooms.receive import Verdict
 from appliance.store import events, graph
+from appliance.store.readers import Rx
 from tests.world.federation import Meeting, RemoteWard, States, meeting, town
 
 
@@ -121,7 +122,7 @@ async def test_nobody_undoes_a_ban_by_telling_another_state(tmp_path: Path) -> N
         assert await a.state(m.room_id) == state
 
 
-def _told(rx: graph.Rx, ids: list[str]) -> States:
+def _told(rx: Rx, ids: list[str]) -> States:
     rows = events.fetch(rx, ids)
     chain = graph.auth_chain(rx, ids)
     return States([row.event.pdu for row in rows.values()], [event.pdu for event in chain.values()])
@@ -157,3 +158,24 @@ async def test_a_past_that_nobody_gives_is_left_alone_for_a_while(tmp_path: Path
         a.town.silent = set()
         b.clock.now += 3_600_000
         assert await b.backfill.fill(m.room_id) > 0
+
+
+async def test_somebody_who_reads_back_gets_as_much_as_they_ask_for(tmp_path: Path) -> None:
+    async with town(tmp_path, "a", "b") as (a, b):
+        ada, ben, eve = await a.person("ada"), await b.person("ben"), await b.person("eve")
+        room_id = await a.room(ada, preset="public_chat")
+        for number in range(150):
+            await a.say(ada, room_id, str(number))
+        await b.enter(ben, a, room_id)
+        a.town.calls.clear()
+        await b.backfill.reach(eve.user_id, room_id, None, 50)
+        assert not a.town.calls  # not for strangers
+        await b.backfill.reach(ben.user_id, room_id, None, 50)
+        assert 51 <= len(await b.timeline(room_id)) < 150
+        calls = len(a.town.calls)
+        await b.backfill.reach(ben.user_id, room_id, None, 50)
+        assert len(a.town.calls) == calls  # they are here already
+        first = -len(await b.timeline(room_id)) // 2
+        await b.backfill.reach(ben.user_id, room_id, first, 1000)
+        assert [e.event_id for e in await b.timeline(room_id)] == [e.event_id for e in await a.timeline(room_id)]
+        await b.backfill.reach(ben.user_id, room_id, None, 1000)

@@ -130,9 +130,10 @@ class Town:
 
     async def backfill(self, peer: ServerName, room_id: RoomId, start: Iterable[EventId], limit: int) -> list[Pdu]:
         ward = self._ward("backfill", peer)
-        names = list(start)
-        found = [*(await ward.store.read(_these, names)), *(await ward.store.read(_back, names, set(), limit))]
-        return [event.pdu for event in found if event.event_id not in self.withheld][:limit]
+        names: list[str] = list(start)
+        found = await ward.store.read(_these, names)
+        found += await ward.store.read(_back, names, set(names), limit - len(found))
+        return [event.pdu for event in found if event.event_id not in self.withheld]
 
 
 def _verify_key(key: SigningKey) -> bytes:
@@ -282,12 +283,12 @@ def _everything(rx: Rx, room_id: str) -> tuple[StateIds, dict[str, str], StateId
     ids = dict(state.current_ids(rx, room.rid))
     names = graph.ids_of(rx, state.snapshot(rx, room.sid).values())
     copies = {key: names[eid] for key, eid in state.snapshot(rx, room.sid).items()}
-    members = {member.user_id: member.membership for member in rooms.members(rx, room.rid)}
+    members = {str(member.user_id): member.membership for member in rooms.members(rx, room.rid)}
     for row in events.current_events(rx, room.rid):
         assert not row.flags & REJECTED
         if row.event.type == "m.room.member":
             assert members[str(row.event.state_key)] == row.event.content["membership"]
-    return ids, dict(members), copies
+    return ids, members, copies
 
 
 def _timeline(rx: Rx, room_id: str) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec
 
 from appliance.doors.web import Call, Route
@@ -20,7 +20,11 @@ ROOM = "/_matrix/client/v3/rooms/{room_id}"
 ROOM_V1 = "/_matrix/client/v1/rooms/{room_id}"
 
 
-def routes(store: Store, clock: Callable[[], int]) -> list[Route]:
+Reach = Callable[[str, str, int | None, int], Awaitable[None]]
+"""Has (user, room, start, count) events before a position fetched from other servers (`rooms.backfill`)."""
+
+
+def routes(store: Store, clock: Callable[[], int], reach: Reach | None = None) -> list[Route]:
     """Return the operations that read a room's history."""
 
     async def messages(call: Call) -> bytes:
@@ -32,6 +36,8 @@ def routes(store: Store, clock: Callable[[], int]) -> list[Route]:
             limit=call.query_int("limit", min(wanted.limit or DEFAULT_LIMIT, MAX_LIMIT), 0, MAX_LIMIT),
             filter=wanted,
         )
+        if reach is not None and page.backwards:
+            await reach(call.requester.user_id, room(call), page.start, page.limit)
         return await store.read(encoded, timeline.messages, call.requester, room(call), page, clock())
 
     async def context(call: Call) -> bytes:
