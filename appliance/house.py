@@ -122,6 +122,9 @@ def signing_key(path: Path) -> SigningKey:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)  # the name as well must survive a power cut
+    os.close(folder)
     return key
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
 from typing import Final
 
 import msgspec
@@ -13,6 +14,8 @@ from appliance.store.readers import Rx
 
 BEGINNING: Final = -(2**62)
 """Below every timeline position, those of backfilled events included."""
+SPARE: Final = 20
+"""Events looked at beyond twice the limit, for the sake of those that are filtered out."""
 PAGES: Final = 8
 """A filter or an ignored neighbour may hide most of a room: so many pages are searched before the client is sent on."""
 
@@ -52,14 +55,14 @@ def from_memory(
     recent: Sequence[Row], floor: int, after: int | None, upto: int, limit: int, keep: Pass
 ) -> Stretch | None:
     """Answer as `read` does from the newest events (complete after `floor`), None if they do not reach that far."""
-    rows = [row for row in reversed(recent) if (after or 0) < (row.pos or 0) <= upto]
-    if after is not None and after >= floor:
-        found = list(keep(rows))
-        return cut(found, limit) if len(found) > limit else Stretch(found[::-1], False, after)
-    if len(rows) <= limit:
-        return None
-    found = list(keep(rows))
-    return cut(found, limit) if len(found) > limit else None
+    newest = (row for row in reversed(recent) if (row.pos or 0) <= upto)
+    if after is None or after < floor:
+        # Only the end of it can be answered: if that is more than the client wants, nothing else matters.
+        found = list(keep(list(islice(newest, 2 * limit + SPARE))))
+        inside = [row for row in found if (row.pos or 0) > (after or 0)]
+        return cut(inside, limit) if len(inside) > limit else None
+    found = list(keep(list(takewhile(lambda row: (row.pos or 0) > after, newest))))
+    return cut(found, limit) if len(found) > limit else Stretch(found[::-1], False, after)
 
 
 def cut(newest_first: Sequence[Row], limit: int) -> Stretch:
