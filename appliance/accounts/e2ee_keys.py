@@ -35,7 +35,10 @@ class Peers(Protocol):
     """Other servers, asked for keys. Any exception counts as unreachable."""
 
     def query_keys(self, server: ServerName, wanted: Wanted) -> Awaitable[Answer]:
-        """Return `device_keys`, `master_keys` and `self_signing_keys` of users of that server."""
+        """Return `device_keys`, `master_keys` and `self_signing_keys` of users of that server.
+
+        An answer that is not complete says so under `failures`.
+        """
         ...
 
     def claim_keys(self, server: ServerName, wanted: Mapping[str, Mapping[str, str]]) -> Awaitable[Answer]:
@@ -66,7 +69,7 @@ class KeyServer:
     async def query(self, requester: Requester, wanted: Wanted) -> Answer:
         """Return the device and cross-signing keys of the users asked for, as the requester may see them."""
         here, elsewhere = self._divide(wanted)
-        answer = await self._store.read(_query, here, requester.user_id)
+        answer = await self._store.read(published, here, requester.user_id)
         answer["failures"] = {}
         await self._ask(elsewhere, answer, "query_keys", ("device_keys", "master_keys", "self_signing_keys"))
         return answer
@@ -104,6 +107,7 @@ class KeyServer:
                     found = result.get(part)
                     if isinstance(found, dict):
                         answer[part].update({user: keys for user, keys in found.items() if user in wanted})
+                answer["failures"].update(result.get("failures", {}))
 
     async def _ask_one(self, server: ServerName, wanted: Any, what: str) -> Answer:
         if self._peers is None:
@@ -150,7 +154,8 @@ def _claim(tx: Tx, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[st
     return found
 
 
-def _query(rx: Rx, wanted: Wanted, viewer: str) -> Answer:
+def published(rx: Rx | Tx, wanted: Wanted, viewer: str) -> Answer:
+    """Return the keys of local users as `viewer` may see them ("" stands for anybody elsewhere)."""
     answer: Answer = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}, "user_signing_keys": {}}
     for user_id, device_ids in wanted.items():
         signatures = keys.signatures(rx, user_id, (user_id, viewer))

@@ -80,7 +80,7 @@ class ToDevice:
             return
         to_device.forget_transactions(tx, now - REMEMBERED_MS, FORGET_AT_ONCE)
         for user_id, by_device in here.items():
-            _deliver(tx, user_id, by_device)
+            deliver(tx, user_id, by_device)
         if self._peers is not None:
             for server, messages in elsewhere.items():
                 self._peers.queue(tx, server, requester.user_id, type, txn, messages)
@@ -95,7 +95,8 @@ def _message(sender: UserId, type: str, content: Any) -> bytes:
     return raw
 
 
-def _deliver(tx: Tx, user_id: str, by_device: Mapping[str, bytes]) -> None:
+def deliver(tx: Tx, user_id: str, by_device: Mapping[str, bytes]) -> None:
+    """Queue messages (per device id or `*`) for those of a local user's devices that exist."""
     existing = [device.device_id for device in devices.of_user(tx, user_id)]
     everyone = by_device.get(ALL_DEVICES)
     for device_id in existing:

@@ -67,7 +67,7 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Author:
-    """Writes the events of this server's users; if it `federates`, the other servers of a room are owed each of them."""
+    """Writes the events of this server's users; if it `federates`, other servers in a room are owed each of them."""
 
     def __init__(self, store: Store, heads: Heads, ledger: Ledger, signer: SigningKey, server: ServerName,
                  clock: Clock, policy: Policy, *, federates: bool = False) -> None:

@@ -9,7 +9,7 @@ Source: client-server API, "Receipts", "Read and unread markers".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -28,6 +28,9 @@ FULLY_READ: Final = "m.fully_read"
 KINDS: Final = (READ, PRIVATE, FULLY_READ)
 MAIN: Final = "main"
 
+Owe = Callable[[Tx, int, str, str, str, str, int], None]
+"""Owes a public receipt to other servers, in the same commit: (tx, rid, room id, user, thread or "", event, ms)."""
+
 
 class Markers(msgspec.Struct, frozen=True):
     """What a request moves: kinds of `KINDS` with the event each moves to; `thread_id` is "" for unthreaded receipts.
@@ -37,7 +40,7 @@ class Markers(msgspec.Struct, frozen=True):
     thread_id: str = UNTHREADED
 
 
-def move(tx: Tx, user_id: str, room_id: str, markers: Markers, now: int) -> None:
+def move(tx: Tx, user_id: str, room_id: str, markers: Markers, now: int, owe: Owe | None = None) -> None:
     """Move receipts and marker of a joined user, all or none.
 
     Raises `Forbidden` for others, `InvalidParam` for events that are not in the room or not in the thread.
@@ -53,7 +56,9 @@ def move(tx: Tx, user_id: str, room_id: str, markers: Markers, now: int) -> None
         if kind == FULLY_READ:
             _move_marker(tx, user_id, room, event_id)
         else:
-            receipts.put(tx, room.rid, room_id, user_id, kind, markers.thread_id, event_id, now)
+            moved = receipts.put(tx, room.rid, room_id, user_id, kind, markers.thread_id, event_id, now)
+            if owe is not None and kind == READ and moved is not None:
+                owe(tx, room.rid, room_id, user_id, markers.thread_id, event_id, now)
 
 
 def _check_thread(tx: Tx, row: Row, thread_id: str) -> None:

@@ -21,7 +21,8 @@ MAX_PER_ROOM: Final = 500
 
 
 class Typing:
-    """The people typing in every room. `on_change` is called with the room id after every change.
+    """The people typing in every room. `on_change` is called with the room id after every change,
+    `on_person` with room, user and whether they type whenever somebody begins, goes on or stops.
 
     `committed` wants to be told of every event (`Ledger.listen`).
     """
@@ -31,6 +32,7 @@ class Typing:
         self._rooms: dict[str, dict[str, asyncio.TimerHandle]] = {}
         self._serials: dict[str, int] = {}
         self.on_change: Callable[[str], None] = on_change or _nobody
+        self.on_person: Callable[[str, str, bool], None] = _nobody
 
     @property
     def position(self) -> int:
@@ -58,6 +60,8 @@ class Typing:
             people[user_id] = asyncio.get_running_loop().call_later(delay, self.stop, room_id, user_id)
         if not people:
             del self._rooms[room_id]
+        if now or known:
+            self.on_person(room_id, user_id, now)
         if known != now:
             self._changed(room_id)
 
@@ -89,5 +93,5 @@ class Typing:
         self.on_change(room_id)
 
 
-def _nobody(room_id: str) -> None:
+def _nobody(*_: object) -> None:
     """Nobody listens yet."""

@@ -32,6 +32,8 @@ GRAIN: Final = 5_000
 IDLE: Final = 5 * 60_000
 SWEEP_SECONDS: Final = 15.0
 OFFLINE: Final = "offline"
+SILENT: Final = 30 * 60_000
+"""Milliseconds after which a user of another server, of whom nothing was heard, is offline."""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -58,6 +60,8 @@ class Presence:
         self._enabled = enabled
         self._states: dict[str, State] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.on_change: Callable[[str], None] | None = None
+        """Told whose presence changed (other servers may want to know)."""
 
     # -- what changes it -------------------------------------------------------------------------------------------
 
@@ -84,6 +88,19 @@ class Presence:
         active = now if wish == "online" else state.active
         await self._change(user_id, replace(state, presence=wish, active=active, synced=now))
 
+    async def heard(self, user_id: str, presence: str, status: str | None, active_ago: int) -> None:
+        """Another server says how its user is, who last did something `active_ago` milliseconds before now."""
+        if self._enabled:
+            now = self._clock()
+            await self._change(
+                user_id, State(presence=presence, status=status, active=max(0, now - active_ago), synced=now)
+            )
+
+    def content(self, user_id: str) -> dict[str, Any] | None:
+        """Return what others may know of somebody's presence, None if there is nothing to know."""
+        state = self._states.get(user_id)
+        return self._content(state) if state is not None and self._enabled else None
+
     def add(self, row: Row, pruned_id: str | None) -> None:
         """Follow a committed event: whoever sends is active. (A listener of the ledger.)"""
         state = self._states.get(row.event.sender)
@@ -105,6 +122,8 @@ class Presence:
 
     def _announce(self, user_id: str) -> None:
         self._ephemeral.appeared(user_id)
+        if self.on_change is not None:
+            self.on_change(user_id)
         own = self._hubs.find(user_id)
         if own is not None:
             own.wake()
@@ -125,7 +144,10 @@ class Presence:
         now = self._clock()
         for user_id, state in list(self._states.items()):
             hub = self._hubs.find(user_id)
-            if now - state.synced > ABSENT and (hub is None or not hub.active):
+            if not self._members.local(user_id):
+                if now - state.synced > SILENT:
+                    self._move(user_id, state, OFFLINE)
+            elif now - state.synced > ABSENT and (hub is None or not hub.active):
                 self._move(user_id, state, OFFLINE)
             elif state.presence == "online" and now - state.active > IDLE:
                 self._move(user_id, state, "unavailable")

@@ -11,14 +11,14 @@ from appliance.doors.web import Call, Route
 from appliance.matrix import ids
 from appliance.matrix.errors import BadJson, Forbidden, InvalidParam
 from appliance.rooms import access, receipts
-from appliance.rooms.receipts import FULLY_READ, KINDS, Markers
+from appliance.rooms.receipts import FULLY_READ, KINDS, Markers, Owe
 from appliance.rooms.typing import DEFAULT_MS, Typing
 from appliance.store.database import Store
 from appliance.store.receipts import UNTHREADED
 
 
-def routes(store: Store, typing: Typing, clock: Callable[[], int]) -> list[Route]:
-    """Return the operations on receipts, markers and typing."""
+def routes(store: Store, typing: Typing, clock: Callable[[], int], owe: Owe | None = None) -> list[Route]:
+    """Return the operations on receipts, markers and typing; `owe` tells other servers of receipts."""
 
     async def post_receipt(call: Call) -> dict[str, Any]:
         kind = call.path("kind")
@@ -28,14 +28,14 @@ def routes(store: Store, typing: Typing, clock: Callable[[], int]) -> list[Route
         if kind == FULLY_READ and thread_id:
             raise InvalidParam("thread_id is not compatible with m.fully_read")
         markers = Markers({kind: event(call)}, thread_id)
-        await store.write(receipts.move, call.requester.user_id, room(call), markers, clock())
+        await store.write(receipts.move, call.requester.user_id, room(call), markers, clock(), owe)
         return {}
 
     async def post_markers(call: Call) -> dict[str, Any]:
         body = await call.json(optional=True)
         wanted = {kind: fields.optional_string(body, kind) for kind in KINDS}
         named = {kind: ids.event_id(event_id) for kind, event_id in wanted.items() if event_id is not None}
-        await store.write(receipts.move, call.requester.user_id, room(call), Markers(named), clock())
+        await store.write(receipts.move, call.requester.user_id, room(call), Markers(named), clock(), owe)
         return {}
 
     async def put_typing(call: Call) -> dict[str, Any]:
