@@ -22,7 +22,7 @@ from appliance.rooms.receive import Receiver
 from appliance.rooms.steps.asking import Budget, Unobtainable
 from appliance.rooms.steps.auth import ordered
 from appliance.rooms.steps.parse import genuine
-from appliance.rooms.steps.place import Incomplete
+from appliance.rooms.steps.resolve import Incomplete
 from appliance.store import graph, rooms
 from appliance.store.readers import Rx
 from appliance.store.rooms import RoomRow

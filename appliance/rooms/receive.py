@@ -50,9 +50,10 @@ from appliance.rooms.steps import fetch_prev
 from appliance.rooms.steps.admit import allowed
 from appliance.rooms.steps.asking import Budget, Pdu, Peers, Signatures, Unobtainable
 from appliance.rooms.steps.auth import Judged
-from appliance.rooms.steps.fetch_auth import Archive, keep_outliers
+from appliance.rooms.steps.fetch_auth import Archive, keep_outliers, survey
 from appliance.rooms.steps.parse import parse, verify
-from appliance.rooms.steps.place import Found, Incomplete, Placed, place
+from appliance.rooms.steps.place import Found, Placed, place
+from appliance.rooms.steps.resolve import Incomplete
 from appliance.store import graph, rooms
 from appliance.store.append import New, Stale
 from appliance.store.database import Store
@@ -237,17 +238,17 @@ class Receiver:
     ) -> Outcome:
         """Steps 4 to 13; raises `Unobtainable`. `past` is the place of an event of the past (see backfill.py)."""
         origins = [one for one in dict.fromkeys([origin, server_of(event.sender)]) if one != self.server]
-        held = (await self.store.read(graph.known, [event.event_id])).get(event.event_id)
-        if held is not None and held.sid is not None:
-            return _outcome(event, held.flags, "judged before")
-        verdict = await self.archive.authorise(room, event, origins, budget)
-        missing = await fetch_prev.missing_of(self.archive, event)
+        ground = await self.store.read(survey, event)
+        if ground.held is not None and ground.held.sid is not None:
+            return _outcome(event, ground.held.flags, "judged before")
+        verdict = await self.archive.authorise(room, event, ground.below, origins, budget)
+        missing = ground.missing
         if missing and verdict.rejected is not None:
             await self.store.write(keep_outliers, room.rid, [verdict])
             return Outcome(event.event_id, Verdict.REJECTED, verdict.rejected)
         if missing and fetch:
             await self._fill_in(room, event, origins, budget)
-            missing = await fetch_prev.missing_of(self.archive, event)
+            missing = (await self.store.read(survey, event)).missing
         borrowed = await fetch_prev.borrow(self.archive, room, event, origins, budget) if missing else None
         return await self._append(room, verdict, Found(verdict.rejected, borrowed, past))
 

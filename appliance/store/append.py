@@ -113,21 +113,14 @@ def append(tx: Tx, rid: int, new: New, landed: Landed | None = None, shifted: Sh
         tx.wake_room(event.room_id, timeline=new.current is None)
     if landed is not None:
         tx.on_commit(partial(landed, row, new.prunes))
-    if shifted is not None and new.current is not None:
-        tx.on_commit(partial(shifted, row, moved))
+    if shifted is not None and (new.current is not None or (place is not None and event.state_key is not None)):
+        # Listeners took the event for what holds now; after a fork it need not be.
+        tx.on_commit(partial(shifted, row, [*moved, *_subject(event)]))
     return row
 
 
-def _owe(tx: Tx, row: Row, new: New) -> None:
-    """Owe the event to other servers, in the transaction that makes it known here."""
-    peers = set(new.owed)
-    if new.home is not None:
-        peers.update(outbox.servers_in(tx, row.rid, new.home))
-        if row.event.type == "m.room.member" and row.event.state_key is not None:
-            peers.add(server_of(row.event.state_key))
-        peers.discard(new.home)
-    if peers and row.pos is not None:
-        outbox.owe_event(tx, row.eid, row.pos, sorted(peers))
+def _subject(event: Event) -> list[str]:
+    return [event.state_key] if event.type == "m.room.member" and event.state_key is not None else []
 
 
 def _current_sid(tx: Tx, rid: int) -> int | None:

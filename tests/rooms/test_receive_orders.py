@@ -27,7 +27,8 @@ class _Life:
 
     async def step(self) -> None:
         who = self.chance.randrange(len(self.m.wards))
-        action = self.chance.choice([self._say, self._say, self._topic, self._topic, self._levels, self._ban])
+        acts = [self._say, self._topic, self._topic, self._levels, self._ban, self._rogue, self._rogue]
+        action = self.chance.choice(acts)
         try:
             await action(who)
         except Forbidden:
@@ -45,7 +46,7 @@ class _Life:
 
     async def _levels(self, who: int) -> None:
         users = {self.m.people[0].user_id: 100}
-        users.update({one.user_id: self.chance.choice([0, 50, 60]) for one in self.m.people[1:3]})
+        users.update({one.user_id: self.chance.choice([0, 50, 60]) for one in (*self.m.people[1:3], self.m.rogue)})
         content = {"users": users, "events": {"m.room.topic": self.chance.choice([0, 50])}}
         await send.state(self.m.wards[0].author, self.m.people[0], self.m.room_id, "m.room.power_levels", "", content)
 
@@ -53,6 +54,14 @@ class _Life:
         ward, target = self.m.wards[who], self.m.rogue
         act: Callable[..., Awaitable[object]] = self.chance.choice([leave.ban, leave.unban, leave.kick])
         await act(ward.author, self.m.people[who], self.m.room_id, target.user_id, None)
+
+    async def _rogue(self, who: int) -> None:
+        """The rogue comes back if nobody forbids it, and does what they can, most of all to the rights of others."""
+        ward, rogue = self.m.wards[1], self.m.rogue
+        await ward.join(rogue, self.m.room_id)
+        await ward.say(rogue, self.m.room_id, "ha")
+        await send.state(ward.author, rogue, self.m.room_id, "m.room.topic", "", {"topic": str(self.chance.random())})
+        await leave.kick(ward.author, rogue, self.m.room_id, self.m.victim.user_id, None)
 
     def _post(self) -> None:
         for ward in self.m.wards:
@@ -85,11 +94,11 @@ class _Life:
 async def test_random_lives_converge(tmp_path: Path, seed: int, version: str) -> None:
     async with town(tmp_path, "a", "b", "c") as wards:
         m = await meeting(wards, version)
-        m.rogue = await wards[1].person("rogue")
-        join = await wards[1].enter(m.rogue, wards[0], m.room_id)
-        for ward in wards:
-            await ward.get(join, wards[0])
-            ward.sent.clear()
+        m.rogue, m.victim = await wards[1].person("rogue"), await wards[2].person("victim")
+        await m.settle()
+        for ward, person in ((wards[1], m.rogue), (wards[2], m.victim)):
+            await ward.join(person, m.room_id)
+            await m.settle()
         life = _Life(m, seed)
         for _ in range(25):
             await life.step()

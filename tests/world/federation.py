@@ -320,7 +320,8 @@ class Meeting:
     room_id: RoomId
     people: list[Requester] = field(default_factory=list)
     rogue: Requester = field(init=False)
-    """Somebody on the second ward whom others throw out, where a test lets them in."""
+    victim: Requester = field(init=False)
+    """Somebody on the second ward whom others throw out, and somebody on the third; where a test lets them in."""
 
     async def settle(self) -> None:
         """Deliver everything to everybody."""

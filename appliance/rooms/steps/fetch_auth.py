@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import msgspec
+
 from appliance.matrix import versions
 from appliance.matrix.event import Event
 from appliance.matrix.ids import EventId, ServerName
@@ -19,6 +21,7 @@ from appliance.rooms.steps.parse import genuine
 from appliance.store import events, graph
 from appliance.store.database import Store
 from appliance.store.events import REJECTED
+from appliance.store.graph import Known
 from appliance.store.readers import Rx
 from appliance.store.rooms import RoomRow
 from appliance.store.writer import Tx
@@ -32,9 +35,11 @@ class Archive:
         self.peers = peers
         self.signatures = signatures
 
-    async def authorise(self, room: RoomRow, event: Event, origins: Sequence[ServerName], budget: Budget) -> Judged:
-        """Return the event judged by its auth events, fetching those first; raises `Unobtainable`."""
-        below = await self.store.read(judged, implied(event))
+    async def authorise(
+        self, room: RoomRow, event: Event, below: Mapping[EventId, Judged], origins: Sequence[ServerName],
+        budget: Budget,
+    ) -> Judged:
+        """Return the event judged by its auth events, fetching those that are not `below`; raises `Unobtainable`."""
         if len(below) < len(set(implied(event))):
             await self._fetch_chain(room, event, origins, budget)
             below = await self.store.read(judged, implied(event))
@@ -111,6 +116,21 @@ class Archive:
         verdicts = await asyncio.to_thread(judge_all, fresh, known)
         if verdicts:
             await self.store.write(keep_outliers, room.rid, list(verdicts.values()))
+
+
+class Ground(msgspec.Struct, frozen=True):
+    """What an event stands on, as far as we have it: itself, its auth events, and which predecessors are missing."""
+
+    held: Known | None
+    below: Mapping[EventId, Judged]
+    missing: list[EventId]
+
+
+def survey(rx: Rx, event: Event) -> Ground:
+    """Look at what an event stands on."""
+    known = graph.known(rx, [event.event_id, *event.prev_events])
+    missing = [e for e in dict.fromkeys(event.prev_events) if e not in known or known[e].sid is None]
+    return Ground(known.get(event.event_id), judged(rx, implied(event)), missing)
 
 
 def judged(rx: Rx, event_ids: Iterable[EventId]) -> dict[EventId, Judged]:

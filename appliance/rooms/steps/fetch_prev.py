@@ -32,12 +32,6 @@ FEW: Final = 20
 """Up to so many unknown state events are fetched one by one; more are fetched as a whole state."""
 
 
-async def missing_of(archive: Archive, event: Event) -> list[EventId]:
-    """Return those predecessors of an event that have no place in our graph."""
-    known = await archive.store.read(graph.known, event.prev_events)
-    return [e for e in dict.fromkeys(event.prev_events) if e not in known or known[e].sid is None]
-
-
 async def between(
     archive: Archive, room: RoomRow, event: Event, origins: Sequence[ServerName], budget: Budget
 ) -> list[Event]:

@@ -16,7 +16,7 @@ from appliance.matrix.auth import CREATE, POWER_LEVELS, redaction_applies
 from appliance.matrix.event import Event
 from appliance.matrix.ids import EventId, RoomId
 from appliance.matrix.power import Power
-from appliance.rooms.steps.resolve import SELF, resolved
+from appliance.rooms.steps.resolve import SELF, Incomplete, resolved
 from appliance.rooms.steps.soft_fail import outdated
 from appliance.rooms.steps.state_before import refusal, state_before
 from appliance.store import events, graph, rooms, state
@@ -65,10 +65,6 @@ class Placed(msgspec.Struct, frozen=True):
         if self.before is None:
             return self.new
         return msgspec.structs.replace(self.new, before=graph.add_state(tx, rid, self.base, self.before))
-
-
-class Incomplete(Exception):
-    """A predecessor has no place yet."""
 
 
 def place(rx: Rx, room_id: RoomId, event: Event, found: Found) -> Placed:

@@ -7,6 +7,7 @@ thread, so a large fork delays nobody's event loop.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from appliance.matrix.event import Event
 from appliance.matrix.ids import EventId
@@ -21,6 +22,14 @@ SELF = 0
 """Short id of the event that is just being placed, which has none yet."""
 
 
+MOST_EVENTS: Final = 50_000
+"""Events looked at to resolve one fork; what needs more waits, so that no fork keeps a reader busy for ever."""
+
+
+class Incomplete(Exception):
+    """What is needed to place an event is not in the store, or too much of it is needed."""
+
+
 class _Book:
     """Events by id, read when they are asked for; and which of them were rejected."""
 
@@ -31,6 +40,8 @@ class _Book:
 
     def __call__(self, event_id: EventId) -> Event:
         if event_id not in self._events:
+            if len(self._events) > MOST_EVENTS:
+                raise Incomplete("the fork is too large")
             self._load([event_id])
         return self._events[event_id]
 
@@ -49,7 +60,10 @@ class _Book:
 
 
 def resolved(rx: Rx, version: RoomVersion, states: Sequence[Mapping[Key, int]], own: Event) -> dict[Key, int]:
-    """Return the one state that these resolve to; `own` is the event being placed, `SELF` in the states."""
+    """Return the one state that these resolve to; `own` is the event being placed, `SELF` in the states.
+
+    Raises `Incomplete`.
+    """
     distinct: list[Mapping[Key, int]] = []
     for state in states:
         if state not in distinct:
@@ -59,9 +73,12 @@ def resolved(rx: Rx, version: RoomVersion, states: Sequence[Mapping[Key, int]], 
     eids = {eid for state in distinct for eid in state.values()}
     names = {**{eid: EventId(name) for eid, name in graph.ids_of(rx, eids).items()}, SELF: own.event_id}
     book = _Book(rx, own)
-    found = resolve(
-        version, [{key: names[eid] for key, eid in state.items()} for state in distinct], book, rejected=book
-    )
-    back = {**{name: eid for eid, name in names.items()}}
+    try:
+        found = resolve(
+            version, [{key: names[eid] for key, eid in state.items()} for state in distinct], book, rejected=book
+        )
+    except KeyError as error:
+        raise Incomplete(f"an event of the fork is missing: {error}") from error
+    back = {name: eid for eid, name in names.items()}
     back.update({EventId(n): e for n, e in graph.eids_of(rx, [i for i in found.values() if i not in back]).items()})
     return {key: back[event_id] for key, event_id in found.items()}
