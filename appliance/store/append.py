@@ -17,7 +17,6 @@ import orjson
 from appliance.matrix import client_event
 from appliance.matrix import event as matrix_event
 from appliance.matrix.event import Event
-from appliance.matrix.ids import server_of
 from appliance.store import graph, outbox, rooms, state
 from appliance.store.events import REJECTED, Row, by_eids, fetch
 from appliance.store.readers import Rx
@@ -95,7 +94,7 @@ def append(tx: Tx, rid: int, new: New, landed: Landed | None = None, shifted: Sh
     pos = tx.next_pos() if place is None or place.pos is None else place.pos
     row = _insert(tx, rid, new, pos)
     if new.home is not None or new.owed:
-        _owe(tx, row, new)  # before the state moves on
+        outbox.owe(tx, row, new.owed, new.home)
     moved: list[str] = []
     if not new.flags & REJECTED:
         row = _apply_state(tx, row, new, row.sid, moved)

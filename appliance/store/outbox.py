@@ -17,6 +17,9 @@ from typing import Final
 import msgspec
 import orjson
 
+from appliance.matrix.ids import server_of
+from appliance.store import device_lists, rooms
+from appliance.store.events import Row
 from appliance.store.readers import Rx
 from appliance.store.writer import Tx
 
@@ -79,6 +82,31 @@ def owe_event(tx: Tx, eid: int, pos: int, peers: Iterable[str]) -> None:
     for peer in peers:
         tx.execute("INSERT OR IGNORE INTO outbox (peer, pos, eid) VALUES (?, ?, ?)", (peer, pos, eid))
         tx.wake_peer(peer)
+
+
+def owe(tx: Tx, row: Row, owed: Iterable[str], home: str | None) -> None:
+    """Owe a new event, before the room's state moves on, to the servers `owed`.
+
+    `home`, our own name, says that the event is one of ours: then it is owed to every other server with joined users
+    in the state before it, and to that of its subject.
+    """
+    event, peers = row.event, set(owed)
+    if home is not None:
+        peers.update(servers_in(tx, row.rid, home))
+        if event.type == "m.room.member" and event.state_key is not None:
+            if peers and event.content.get("membership") == "join" and server_of(event.state_key) == home:
+                _greet(tx, row.rid, event.state_key)
+            peers.add(server_of(event.state_key))
+        peers.discard(home)
+    if peers and row.pos is not None:
+        owe_event(tx, row.eid, row.pos, sorted(peers))
+
+
+def _greet(tx: Tx, rid: int, user_id: str) -> None:
+    """Whoever comes into a room may meet servers that hold an outdated list of their devices."""
+    before = rooms.membership(tx, user_id, rid)
+    if before is None or before.membership != "join":
+        device_lists.tell_again(tx, user_id)
 
 
 def owe_edu(tx: Tx, edu: bytes, peers: Iterable[str], key: str | None = None) -> None:

@@ -12,7 +12,7 @@ from appliance.matrix.event import Event
 from appliance.matrix.ids import RoomId, UserId
 from appliance.matrix.signing import generate
 from appliance.rooms.author import Author
-from appliance.store import append, outbox, rooms
+from appliance.store import append, device_lists, outbox, rooms
 from appliance.store.append import New
 from appliance.store.database import Store
 from appliance.store.outbox import Flight, Trouble
@@ -87,7 +87,18 @@ def event(w: Ward, room_id: str, subject: str, membership: str) -> Event:
 
 def owe_only(tx: Tx, rid: int, made: Event) -> None:
     row = append._insert(tx, rid, New(made), tx.next_pos())
-    append._owe(tx, row, New(made, home=SERVER))
+    outbox.owe(tx, row, (), SERVER)
+
+
+async def test_who_comes_into_a_room_shows_their_devices_to_the_servers_in_it(tmp_path: Path) -> None:
+    async with ward(tmp_path) as w:
+        federating(w)
+        ada, ben = await w.person("ada"), await w.person("ben")
+        room_id = await w.room(ada, invite=(ben.user_id,))
+        await w.store.write(remote_member, room_id, "@x:b.example", "join")
+        assert await w.store.read(device_lists.untold, SERVER, 10) == (0, [])
+        await w.join(ben, room_id)
+        assert (await w.store.read(device_lists.untold, SERVER, 10))[1] == [ben.user_id]
 
 
 async def test_without_federation_nothing_is_owed(tmp_path: Path) -> None:
