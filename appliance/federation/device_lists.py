@@ -142,6 +142,8 @@ class Copies:
         self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._bell = asyncio.Event()
         self._parted = True
+        self._away: set[str] = set()
+        self._back: set[str] = set()
 
     def nudge(self) -> None:
         """Look again for lists that are to be fetched: the clock has moved, or a copy was spoiled."""
@@ -153,9 +155,11 @@ class Copies:
             self._parted = True
             self._bell.set()
 
-    async def heard(self, server: ServerName) -> None:
-        """A server was away and is back: fetch what its users changed meanwhile."""
-        if await self._store.write(device_lists.hasten, server, self._clock()):
+    def heard(self, server: ServerName) -> None:
+        """A server is there: if it was away, fetch what its users changed meanwhile."""
+        if server in self._away:
+            self._away.discard(server)
+            self._back.add(server)
             self._bell.set()
 
     def note(self, user_id: str, stream_id: int) -> None:
@@ -171,10 +175,13 @@ class Copies:
                 if self._parted:
                     self._parted = False
                     await self._store.write(device_lists.drop_unwatched, self._home)
+                while self._back:
+                    await self._store.write(device_lists.hasten, self._back.pop(), self._clock())
                 waiting = await self._store.read(device_lists.stale, AT_A_TIME)
                 due = [copy for copy in waiting if copy.retry_at <= self._clock()]
                 await asyncio.gather(*(self._again(copy) for copy in due))
                 if not due:
+                    self._away = {server_of(copy.user_id) for copy in waiting}
                     await self._pause(waiting[0].retry_at if waiting else None)
         finally:
             for task in self._fetching.values():

@@ -11,12 +11,7 @@ from typing import Any, cast
 from appliance.accounts import e2ee_keys
 from appliance.federation.answers import ClaimedKeys, DeviceList, PeerDevice, UserKeys
 from appliance.federation.client import Client
-from appliance.federation.device_lists import Copies, Telling
-from appliance.federation.edus import Edus
-from appliance.federation.inbound import Inbound
-from appliance.federation.outbound import Outbound
-from appliance.federation.passing import Passing
-from appliance.federation.users import Users
+from appliance.federation.traffic import Ground, Traffic
 from appliance.link.errors import Unreachable
 from appliance.matrix import canonical
 from appliance.matrix.ids import RoomId, ServerName, UserId
@@ -41,15 +36,12 @@ class Side:
         self.deaf = False
         self.before_answer: Callable[[], Any] | None = None
         client = cast(Client, self)
-        self.outbound = Outbound(store, self._posted(post), clock=clock, chance=lambda: 0.5)
-        self.telling = Telling(store, name)
-        self.copies = Copies(store, name, self.devices, clock=clock, chance=lambda: 0.5)
+        self.send = self._posted(post)
         self.typing = Typing(1)
         self.seen: list[tuple[Any, ...]] = []
-        self.edus = Edus(store, name, self.copies, self.typing, clock, self)
-        self.inbound = Inbound(store, self.receive, self.edus.handle, clock)
-        self.users = Users(store, name, client, self.copies)
-        self.passing = Passing(store, name, self.outbound, clock, lambda user: {"presence": "online"})
+        self.traffic = Traffic(Ground(store, name, client, clock, lambda: 0.5), self.receive, self.typing, self)
+        self.outbound, self.copies, self.edus = self.traffic.outbound, self.traffic.copies, self.traffic.edus
+        self.inbound, self.users, self.passing = self.traffic.inbound, self.traffic.users, self.traffic.passing
         self.typing.on_person = self.passing.typed
 
     def _posted(self, post: Post) -> Any:
@@ -73,6 +65,9 @@ class Side:
 
     async def heard(self, *what: Any) -> None:
         self.seen.append(what)
+
+    def content(self, user_id: str) -> dict[str, Any]:
+        return {"presence": "online"}
 
     # -- what a peer answers (the client's methods)
 
@@ -162,9 +157,7 @@ async def pair(folder: Path, post: Post | None = None, clock: Clock | None = Non
         for side in sides:
             await side.store.write(seat, {ADA: "join", BEN: "join"})
             stack.callback(side.typing.close)
-            stack.push_async_callback(side.inbound.close)
-            tasks += [asyncio.create_task(part.run()) for part in (
-                side.outbound, side.telling, side.copies, side.passing)]  # fmt: skip
+            tasks.append(asyncio.create_task(side.traffic.run()))
         try:
             yield one, two
         finally:

@@ -71,6 +71,24 @@ def lose_next(tx: Tx, user: str) -> None:
     device_lists.next_version(tx, user)
 
 
+async def test_a_server_that_is_back_is_asked_at_once(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (a, b):
+        await a.device(ADA, "PHONE")
+        await settled(a)
+        await b.known(ADA)
+        b.deaf = True
+        await a.store.write(lose_next, ADA)
+        await a.device(ADA, "DESK", "k2")
+        await settled(a)
+        await until(lambda: len(b.questions) == 2)
+        await settled(b)
+        b.deaf = False
+        b.traffic.heard(A)
+        await until(lambda: len(b.questions) == 3)
+        await settled(b)
+        assert await b.known(ADA) == {"PHONE": "k1", "DESK": "k2"} and len(b.questions) == 3
+
+
 async def test_repeated_and_reordered_updates_change_nothing_back(tmp_path: Path) -> None:
     post = Post()
     async with pair(tmp_path, post) as (a, b):
