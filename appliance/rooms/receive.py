@@ -142,25 +142,36 @@ class Receiver:
     async def _receive_room(self, room_id: str, pdus: Sequence[Pdu], origin: ServerName) -> list[Outcome]:
         try:
             async with self._lines.turn((room_id, origin)):
-                room = await self._admit(room_id, origin)
-                return await self._take_all(room, pdus, origin)
+                room, head = await self._admit(room_id, origin)
+                return await self._take_all(room, head, pdus, origin)
         except (MatrixError, NotHere) as error:
             return [Outcome("", Verdict.DROPPED, str(error))] * len(pdus)
 
-    async def _admit(self, room_id: str, origin: ServerName) -> RoomRow:
-        """Return the room, if we are in it and its list of servers lets the origin speak."""
+    async def _admit(self, room_id: str, origin: ServerName) -> tuple[RoomRow, Head]:
+        """Return the room and its end, if we know it and its list of servers lets the origin speak."""
         room = await self.store.read(rooms.find, room_id)
-        if room is None or room.sid is None or not await self.members.local_joined(room_id):
-            raise NotHere("nobody here is in this room")
         head = await self.heads.get(room_id)
+        if room is None or head is None:
+            raise NotHere("nobody here is in this room")
         rule = ("m.room.server_acl", "")
-        if head is not None and rule in head.state:
+        if rule in head.state:
             acl = (await self.heads.state_of(head, [rule]))[rule]
             if not allowed(acl.content, origin):
                 raise NotHere("the room does not let this server speak")
-        return room
+        return room, head
 
-    async def _take_all(self, room: RoomRow, pdus: Sequence[Pdu], origin: ServerName) -> list[Outcome]:
+    async def _concerns_us(self, head: Head, event: Event) -> bool:
+        """Tell whether somebody of us is in the room, or might be: an event beside the end of a room that we were
+        thrown out of may undo just that.
+        """
+        if await self.members.local_joined(head.room_id):
+            return True
+        ground = await self.store.read(survey, event)
+        return not ground.missing and {event_id for event_id, _ in head.tips} != set(event.prev_events)
+
+    async def _take_all(
+        self, room: RoomRow, head: Head, pdus: Sequence[Pdu], origin: ServerName
+    ) -> list[Outcome]:
         """Steps 1 to 3 for all, then each event in turn; waits for the commits at the end."""
         read = [_parsed(pdu, room) for pdu in pdus]
         verified = await verify(self._signatures, [event for event in read if isinstance(event, Event)])
@@ -168,7 +179,9 @@ class Receiver:
         results: list[Outcome | Awaitable[Outcome]] = []
         for event in read:
             checked = verified[event.event_id] if isinstance(event, Event) else event
-            if isinstance(checked, Event):
+            if isinstance(checked, Event) and not await self._concerns_us(head, checked):
+                results.append(Outcome(checked.event_id, Verdict.DROPPED, "nobody here is in this room"))
+            elif isinstance(checked, Event):
                 results.append(await self._take(room, checked, origin, quick=checked.event_id not in remarkable))
             else:
                 event_id = event.event_id if isinstance(event, Event) else ""

@@ -84,3 +84,26 @@ async def test_a_room_of_many_is_joined_whole(tmp_path: Path) -> None:
         room = await b.store.read(rooms.find, room_id)
         assert room is not None and room.version == "11"
         assert [event.type for event in await b.timeline(room_id)] == ["m.room.member"]  # the join alone
+
+
+async def test_who_was_thrown_out_by_somebody_banned_is_still_there(tmp_path: Path) -> None:
+    async with town(tmp_path, "a", "b", "c") as (a, b, c):
+        m = await meeting([a, b, c])
+        ada, bob, carl = m.people
+        levels = {"users": {ada.user_id: 100, bob.user_id: 60}}
+        await send.state(a.author, ada, m.room_id, "m.room.power_levels", "", levels)
+        await m.settle()
+        await leave.kick(b.author, bob, m.room_id, carl.user_id, None)
+        kick = b.sent.pop()
+        await leave.ban(a.author, ada, m.room_id, bob.user_id, None)
+        ban = a.sent.pop()
+        assert (await c.get(kick, b)).verdict == Verdict.ACCEPTED
+        assert await c.members.local_joined(m.room_id) == frozenset()
+        after = await b.make(b, m.room_id, bob.user_id, "m.room.message", {"body": "only us"}, prev=[kick])
+        assert (await c.get(after, b)).verdict == Verdict.DROPPED
+        assert (await c.get(ban, a)).verdict == Verdict.ACCEPTED
+        assert await c.members.local_joined(m.room_id) == {carl.user_id}
+        await a.get(kick, b)
+        assert await a.state(m.room_id) == await c.state(m.room_id)
+        await c.say(carl, m.room_id, "still here")
+        assert (await a.get(c.sent[-1], c)).verdict == Verdict.ACCEPTED
