@@ -72,7 +72,8 @@ PLACES_AT_ONCE: Final = 2
 TRIED_AGAIN: Final = 20
 FIRST_PAUSE_MS: Final = 30_000
 LONGEST_PAUSE_MS: Final = 3_600_000
-ATTEMPTS: Final = 5
+MOST_TRIES: Final = 100
+"""After some four days nobody has what the event stands on; should it be needed, another event will ask for it."""
 
 
 class Verdict(StrEnum):
@@ -311,6 +312,9 @@ class Receiver:
 
     async def _park(self, room: RoomRow, event: Event, origin: ServerName, reason: str) -> Outcome:
         held = await self.store.read(graph.parked_one, event.event_id)
+        if held is not None and held.tries >= MOST_TRIES:
+            await self.store.write(graph.unpark, event.event_id)
+            return Outcome(event.event_id, Verdict.DROPPED, reason)
         pause = min(FIRST_PAUSE_MS * 2 ** min(held.tries if held else 0, 7), LONGEST_PAUSE_MS)
         until = self.clock() + pause
         if not await self.store.write(graph.park, room.rid, event, origin, until, MOST_WAITING):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from appliance.rooms import leave, send
-from appliance.rooms.receive import Receiver, Verdict
+from appliance.rooms.receive import LONGEST_PAUSE_MS, MOST_TRIES, Receiver, Verdict
 from appliance.store import graph, rooms
 from tests.world.federation import Meeting, RemoteWard, meeting, town
 
@@ -107,3 +107,17 @@ async def test_who_was_thrown_out_by_somebody_banned_is_still_there(tmp_path: Pa
         assert await a.state(m.room_id) == await c.state(m.room_id)
         await c.say(carl, m.room_id, "still here")
         assert (await a.get(c.sent[-1], c)).verdict == Verdict.ACCEPTED
+
+
+async def test_what_nobody_ever_has_is_given_up(tmp_path: Path) -> None:
+    async with town(tmp_path, "a", "b") as (a, b):
+        m = await meeting([a, b])
+        for number in range(2):
+            await a.say(m.people[0], m.room_id, str(number))
+        a.town.silent = {a.server}
+        await b.get(a.sent[1], a)
+        for _ in range(MOST_TRIES):
+            b.clock.now += LONGEST_PAUSE_MS + 1
+            await b.receiver.retry_all()
+        assert await b.store.read(graph.rooms_with_parked) == []
+        assert a.sent[1].event_id not in b.seen

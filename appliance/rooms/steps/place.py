@@ -28,7 +28,7 @@ from appliance.store.rooms import RoomRow
 from appliance.store.state import Key
 from appliance.store.writer import Tx
 
-MOST_TIPS: Final = 100
+MOST_TIPS: Final = 50
 """Forward extremities of a room. An event that only adds one more is kept, but nothing continues from it."""
 _WALK: Final = 1_000
 
