@@ -193,7 +193,7 @@ def _move_tips(tx: Tx, row: Row) -> None:
         if moved.rowcount == 1:
             return
     known = tx.execute(
-        "SELECT eid FROM event WHERE event_id IN (SELECT value FROM json_each(?))",
+        "SELECT eid FROM event WHERE event_id IN (SELECT value FROM json_each(CAST(? AS TEXT)))",
         (orjson.dumps(event.prev_events),),
     ).fetchall()
     if len(known) != len(event.prev_events):

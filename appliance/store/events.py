@@ -108,14 +108,14 @@ def _row(record: tuple[Any, ...]) -> Row:
 
 def fetch(rx: Rx | Tx, event_ids: Iterable[str]) -> dict[str, Row]:
     """Return the known ones of these events by their ids (outliers and rejected ones included)."""
-    query = _COLUMNS + "WHERE e.event_id IN (SELECT value FROM json_each(?))"
+    query = _COLUMNS + "WHERE e.event_id IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
     rows = map(_row, rx.execute(query, (orjson.dumps(list(event_ids)),)))
     return {row.event.event_id: row for row in rows}
 
 
 def by_eids(rx: Rx | Tx, eids: Iterable[int]) -> dict[int, Row]:
     """Return events by their short ids."""
-    query = _COLUMNS + "WHERE e.eid IN (SELECT value FROM json_each(?))"
+    query = _COLUMNS + "WHERE e.eid IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
     return {row.eid: row for row in map(_row, rx.execute(query, (orjson.dumps(list(eids)),)))}
 
 

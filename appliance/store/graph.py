@@ -73,7 +73,8 @@ class Waiting(msgspec.Struct, frozen=True):
 def known(rx: Rx | Tx, event_ids: Iterable[str]) -> dict[str, Known]:
     """Return what is known of these events."""
     rows = rx.execute(
-        "SELECT event_id, eid, pos, sid, flags, depth FROM event WHERE event_id IN (SELECT value FROM json_each(?))",
+        "SELECT event_id, eid, pos, sid, flags, depth FROM event "
+        "WHERE event_id IN (SELECT value FROM json_each(CAST(? AS TEXT)))",
         (orjson.dumps(list(event_ids)),),
     )
     return {row[0]: Known(*row[1:]) for row in rows}
@@ -83,9 +84,10 @@ def remarkable(rx: Rx | Tx, event_ids: Sequence[str]) -> set[str]:
     """Return those of the events of which anything is known already: the event, a successor, or its redaction."""
     wanted = orjson.dumps(list(event_ids))
     rows = rx.execute(
-        "SELECT event_id FROM event WHERE event_id IN (SELECT value FROM json_each(?1)) "
-        "UNION SELECT missing_id FROM gap WHERE missing_id IN (SELECT value FROM json_each(?1)) "
-        "UNION SELECT target_id FROM pending_redaction WHERE target_id IN (SELECT value FROM json_each(?1))",
+        "SELECT event_id FROM event WHERE event_id IN (SELECT value FROM json_each(CAST(?1 AS TEXT))) "
+        "UNION SELECT missing_id FROM gap WHERE missing_id IN (SELECT value FROM json_each(CAST(?1 AS TEXT))) "
+        "UNION SELECT target_id FROM pending_redaction "
+        "WHERE target_id IN (SELECT value FROM json_each(CAST(?1 AS TEXT)))",
         (wanted,),
     )
     return {row[0] for row in rows}
@@ -94,7 +96,8 @@ def remarkable(rx: Rx | Tx, event_ids: Sequence[str]) -> set[str]:
 def ids_of(rx: Rx | Tx, eids: Iterable[int]) -> dict[int, str]:
     """Spell short ids of events out."""
     rows = rx.execute(
-        "SELECT eid, event_id FROM event WHERE eid IN (SELECT value FROM json_each(?))", (orjson.dumps(list(eids)),)
+        "SELECT eid, event_id FROM event WHERE eid IN (SELECT value FROM json_each(CAST(? AS TEXT)))",
+        (orjson.dumps(list(eids)),)
     )
     return dict(rows.fetchall())
 
@@ -139,7 +142,7 @@ def state_of(rx: Rx | Tx, rid: int, event_ids: Sequence[str]) -> dict[Key, int] 
     """
     rows = rx.execute(
         "SELECT e.eid, e.flags, k.type, k.state_key FROM event e LEFT JOIN state_key k ON k.sk = e.sk "
-        "WHERE e.rid=? AND e.event_id IN (SELECT value FROM json_each(?))",
+        "WHERE e.rid=? AND e.event_id IN (SELECT value FROM json_each(CAST(? AS TEXT)))",
         (rid, orjson.dumps(list(event_ids))),
     ).fetchall()
     if len(rows) != len(set(event_ids)):

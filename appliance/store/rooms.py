@@ -89,7 +89,7 @@ def find(rx: Rx | Tx, room_id: str) -> RoomRow | None:
 def by_rid(rx: Rx | Tx, rids: Iterable[int]) -> dict[int, RoomRow]:
     """Look rooms up by their short ids."""
     rows = rx.execute(
-        "SELECT rid, room_id, version, sid FROM room WHERE rid IN (SELECT value FROM json_each(?))",
+        "SELECT rid, room_id, version, sid FROM room WHERE rid IN (SELECT value FROM json_each(CAST(? AS TEXT)))",
         (orjson.dumps(list(rids)),),
     )
     return {row[0]: RoomRow(*row) for row in rows}
@@ -116,7 +116,7 @@ def members(rx: Rx | Tx, rid: int, *kinds: str) -> list[Membership]:
     """Return the members of a room with one of the given memberships (all, if none is given)."""
     if not kinds:
         return [_membership(row) for row in rx.execute(_MEMBERSHIP + "WHERE m.rid=?", (rid,))]
-    query = _MEMBERSHIP + "WHERE m.rid=? AND m.membership IN (SELECT value FROM json_each(?))"
+    query = _MEMBERSHIP + "WHERE m.rid=? AND m.membership IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
     return [_membership(row) for row in rx.execute(query, (rid, orjson.dumps(kinds)))]
 
 

@@ -125,7 +125,7 @@ def count(rx: Rx, question: Question, most: int) -> int:
 def encrypted(rx: Rx, rids: Sequence[int]) -> set[int]:
     """Return those of the rooms that are end-to-end encrypted now."""
     rows = rx.execute(
-        "SELECT r.value FROM json_each(?) r CROSS JOIN current_state c ON c.rid=r.value AND c.sk="
+        "SELECT r.value FROM json_each(CAST(? AS TEXT)) r CROSS JOIN current_state c ON c.rid=r.value AND c.sk="
         "(SELECT sk FROM state_key WHERE type='m.room.encryption' AND state_key='')",
         (orjson.dumps(list(rids)),),
     )

@@ -43,7 +43,7 @@ def space_children(rx: Rx, rids: Collection[int]) -> set[str]:
     """Return the rooms (room id) that any of these spaces names as a child in a valid way."""
     rows = rx.execute(
         "SELECT k.state_key FROM current_state c JOIN state_key k ON k.sk = c.sk JOIN event e ON e.eid = c.eid "
-        "WHERE c.rid IN (SELECT value FROM json_each(?)) AND k.type='m.space.child' "
+        "WHERE c.rid IN (SELECT value FROM json_each(CAST(? AS TEXT))) AND k.type='m.space.child' "
         "AND json_type(CAST(e.json AS TEXT), '$.content.via') = 'array'",
         (orjson.dumps(list(rids)),),
     )
@@ -61,7 +61,8 @@ def room_account_data(rx: Rx, user_id: str, after: int) -> list[tuple[str, str, 
 def last_receipts(rx: Rx, rids: Collection[int], after: int) -> dict[int, int]:
     """Return those of the rooms (rid) with a receipt newer than a position, and the position of the newest."""
     rows = rx.execute(
-        "SELECT j.value, (SELECT max(r.pos) FROM receipt r WHERE r.rid = j.value) AS last FROM json_each(?) j "
+        "SELECT j.value, (SELECT max(r.pos) FROM receipt r WHERE r.rid = j.value) AS last "
+        "FROM json_each(CAST(? AS TEXT)) j "
         "WHERE last > ?",
         (orjson.dumps(list(rids)), after),
     )

@@ -65,7 +65,7 @@ def key_id(tx: Tx, key: Key) -> int:
 def keys_of(rx: Rx | Tx, sks: Iterable[int]) -> dict[int, Key]:
     """Spell short ids out."""
     rows = rx.execute(
-        "SELECT sk, type, state_key FROM state_key WHERE sk IN (SELECT value FROM json_each(?))",
+        "SELECT sk, type, state_key FROM state_key WHERE sk IN (SELECT value FROM json_each(CAST(? AS TEXT)))",
         (orjson.dumps(list(sks)),),
     )
     return {row[0]: (row[1], row[2]) for row in rows}

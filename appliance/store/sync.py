@@ -39,7 +39,7 @@ def last_of_types(rx: Rx, rid: int, types: Collection[str], look: int) -> int | 
     """Return the position of the newest event of one of the types among the `look` newest of the room, or None."""
     row = rx.execute(
         "SELECT max(pos) FROM (SELECT pos, type FROM event WHERE rid=? AND pos IS NOT NULL AND flags=0 "
-        "ORDER BY pos DESC LIMIT ?) WHERE type IN (SELECT value FROM json_each(?))",
+        "ORDER BY pos DESC LIMIT ?) WHERE type IN (SELECT value FROM json_each(CAST(? AS TEXT)))",
         (rid, look, orjson.dumps(list(types))),
     ).fetchone()
     return None if row[0] is None else int(row[0])
@@ -75,7 +75,7 @@ def heroes(rx: Rx, rid: int, user_id: str, limit: int = 5) -> list[tuple[str, in
 def member_eids(rx: Rx, rid: int, users: Iterable[str]) -> dict[str, int]:
     """Return the newest membership events (eid) of people in a room."""
     rows = rx.execute(
-        "SELECT user_id, eid FROM membership WHERE rid=? AND user_id IN (SELECT value FROM json_each(?))",
+        "SELECT user_id, eid FROM membership WHERE rid=? AND user_id IN (SELECT value FROM json_each(CAST(? AS TEXT)))",
         (rid, orjson.dumps(list(users))),
     )
     return dict(rows.fetchall())
@@ -97,7 +97,7 @@ def members_moved(rx: Rx, user_id: str, rids: Collection[int], after: int) -> li
     """
     return rx.execute(
         "SELECT rid, user_id, membership FROM membership "
-        "WHERE rid IN (SELECT value FROM json_each(?)) AND pos>? AND user_id<>?",
+        "WHERE rid IN (SELECT value FROM json_each(CAST(? AS TEXT))) AND pos>? AND user_id<>?",
         (orjson.dumps(list(rids)), after, user_id),
     ).fetchall()
 
@@ -105,7 +105,8 @@ def members_moved(rx: Rx, user_id: str, rids: Collection[int], after: int) -> li
 def joined_members(rx: Rx, rids: Collection[int]) -> set[str]:
     """Return everybody joined to any of these rooms."""
     rows = rx.execute(
-        "SELECT DISTINCT user_id FROM membership WHERE membership='join' AND rid IN (SELECT value FROM json_each(?))",
+        "SELECT DISTINCT user_id FROM membership "
+        "WHERE membership='join' AND rid IN (SELECT value FROM json_each(CAST(? AS TEXT)))",
         (orjson.dumps(list(rids)),),
     )
     return {row[0] for row in rows}
@@ -116,7 +117,7 @@ def sharing_before(rx: Rx, user_id: str, others: Collection[str], pos: int) -> s
     rows = rx.execute(
         "SELECT DISTINCT o.user_id FROM membership m JOIN membership o ON o.rid = m.rid AND o.membership='join' "
         "AND o.pos<=?1 WHERE m.user_id=?2 AND m.membership='join' AND m.pos<=?1 "
-        "AND o.user_id IN (SELECT value FROM json_each(?3))",
+        "AND o.user_id IN (SELECT value FROM json_each(CAST(?3 AS TEXT)))",
         (pos, user_id, orjson.dumps(list(others))),
     )
     return {row[0] for row in rows}

@@ -107,3 +107,18 @@ def test_nothing_is_left_unfinished() -> None:
         if words.search(line)
     ]
     assert guilty == []
+
+
+def test_json_for_the_database_is_text() -> None:
+    """A BLOB that happens to fit SQLite's own binary form of JSON is read as that from SQLite 3.45 on (Debian 13).
+
+    `[1234]` has the bytes of a binary array of five bytes: whether a query works would depend on the numbers in it.
+    """
+    bare = re.compile(r"json_(each|extract|type|array_length)\((?!CAST)", re.IGNORECASE)
+    guilty = [
+        f"{short(path)}:{line}"
+        for path in sources("appliance")
+        for line, text in strings(path)
+        if room_of(path) == "store" and bare.search(text)
+    ]
+    assert guilty == []

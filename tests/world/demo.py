@@ -228,9 +228,9 @@ async def run(words: Words, console: Console, *, once: bool) -> None:
         await demo.bring_people_in()
         await demo.talk(await demo.meet())
         console.print(f"\n  [bold]{words.done}[/]", soft_wrap=True)
-        demo.print_log_ins(stays=not once)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ended.set)
+        demo.print_log_ins(stays=not once)
         if not once:
             await ended.wait()
 
