@@ -24,7 +24,7 @@ from appliance.rooms.steps.asking import Pdu
 from appliance.rooms.steps.auth import Judged, judge, judge_all
 from appliance.rooms.steps.fetch_auth import judged
 from appliance.rooms.steps.parse import genuine, parse, verify
-from appliance.store import graph, rooms
+from appliance.store import device_lists, graph, rooms
 from appliance.store.append import New, Place
 from appliance.store.events import Row
 from appliance.store.state import Key
@@ -123,6 +123,8 @@ async def _append(
         held = graph.known(tx, [own.event_id, *own.prev_events])
         missing = [e for e in dict.fromkeys(own.prev_events) if e not in held or held[e].sid is None]
         outlier = held[own.event_id].eid if own.event_id in held else None
+        if own.state_key is not None:
+            device_lists.tell_again(tx, own.state_key)  # to servers that may never have heard of them
         return New(
             own, before=graph.add_state(tx, rid, None, state), current={**state, own.key: 0},
             place=Place((0,), missing, outlier),

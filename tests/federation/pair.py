@@ -101,7 +101,7 @@ class Side:
     # -- what its users do
 
     async def device(self, user: UserId, device_id: str, key: str = "k1") -> None:
-        await self.store.write(_device, user, device_id, key)
+        await self.store.write(publish, user, device_id, key)
 
     async def drop(self, user: UserId, device_id: str) -> None:
         await self.store.write(devices.delete, user, [device_id])
@@ -122,7 +122,8 @@ def _device_list(rx: Rx, user: str) -> DeviceList:
     )
 
 
-def _device(tx: Tx, user: str, device_id: str, key: str) -> None:
+def publish(tx: Tx, user: str, device_id: str, key: str) -> None:
+    """Let a device publish its identity key."""
     devices.ensure(tx, user, device_id, None, 1, None)
     value: dict[str, Any] = {
         "user_id": user, "device_id": device_id, "algorithms": ["m.olm"], "keys": {f"ed25519:{device_id}": key},

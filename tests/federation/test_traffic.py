@@ -22,6 +22,7 @@ from appliance.matrix.ids import RoomId, ServerName
 from appliance.rooms.author import Author
 from appliance.rooms.typing import Typing
 from appliance.store import outbox
+from tests.federation.pair import publish
 from tests.federation.post import Clock, Post, until
 from tests.world.federation import RemoteWard, town
 
@@ -119,6 +120,18 @@ async def test_everything_said_on_either_side_is_seen_once_on_both(tmp_path: Pat
         await until(lambda: all(part.outbound.idle() for part in parts))
         assert await a.store.read(outbox.owed, b.server) == await b.store.read(outbox.owed, a.server) == 0
         assert await a.state(room_id) == await b.state(room_id)
+
+
+async def test_who_joins_through_another_server_shows_their_devices_there(tmp_path: Path) -> None:
+    post, clock = Post(), Clock()
+    async with neighbours(tmp_path, post, clock) as ((a, b), _):
+        ada, ben = await a.person("ada"), await b.person("ben")
+        room_id = await a.room(ada, preset="public_chat")
+        await b.store.write(publish, ben.user_id, "PHONE", "k")
+        assert post.sent == []
+        await b.enter(ben, a, room_id)
+        await until(lambda: any(edu["edu_type"] == "m.device_list_update" for one in post.sent for edu in one.edus))
+        assert post.sent[-1].edus[0]["content"]["device_id"] == "PHONE" and post.sent[-1].peer == a.server
 
 
 async def test_a_burst_goes_out_in_full_transactions_and_arrives_in_order(tmp_path: Path) -> None:
