@@ -47,7 +47,7 @@ async def _membership(w: Ward, user: str, room_id: str) -> str:
 async def test_a_room_of_each_version_lives(tmp_path: Path, version: str) -> None:
     async with ward(tmp_path) as w:
         ada, ben = await w.person("ada", "Ada"), await w.person("ben")
-        wish = {"name": "Station 3", "topic": "Night", "invite": (ben.user_id,), "is_direct": True}
+        wish: dict[str, Any] = {"name": "Station 3", "topic": "Night", "invite": (ben.user_id,), "is_direct": True}
         room_id = await w.room(ada, version=version, **wish)
         assert await _membership(w, ben.user_id, room_id) == "invite"
         await w.join(ben, room_id)
@@ -248,7 +248,8 @@ async def test_upgrades_carry_the_room_over(tmp_path: Path, old: str, new: str) 
             await upgrade.upgrade(w.author, w.founding, ben, room_id, new)
         successor = await upgrade.upgrade(w.author, w.founding, ada, room_id, new)
         found = await w.store.read(_state, successor)
-        assert found["m.room.create", ""].content["predecessor"]["room_id"] == room_id
+        predecessor = found["m.room.create", ""].content["predecessor"]
+        assert isinstance(predecessor, dict) and predecessor["room_id"] == room_id
         assert found["m.room.name", ""].content == {"name": "Ward"}
         assert found["m.room.member", eve.user_id].content["membership"] == "ban"
         closed = await w.store.read(_state, room_id)
