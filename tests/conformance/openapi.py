@@ -77,11 +77,11 @@ def _inline_part(name: str, part: Any, base: Path, above: tuple[tuple[Path, str]
     return inline(part, base, above)
 
 
-def merged(spec_data: Path) -> dict[str, Any]:
-    """Return one self-contained OpenAPI 3.1 document of the whole Client-Server API."""
+def merged(spec_data: Path, api: str = "client-server") -> dict[str, Any]:
+    """Return one self-contained OpenAPI 3.1 document of a whole API."""
     paths: dict[str, dict[str, Any]] = {}
     schemes: dict[str, Any] = {}
-    for file in sorted((spec_data / "matrix/api/client-server").glob("*.yaml")):
+    for file in sorted((spec_data / "matrix/api" / api).glob("*.yaml")):
         document = _load(file.resolve())
         server = (document.get("servers") or [{}])[0]
         prefix = server.get("variables", {}).get("basePath", {}).get("default", "").rstrip("/")
@@ -102,8 +102,8 @@ def merged(spec_data: Path) -> dict[str, Any]:
 class Specification:
     """Finds the operation of a request and tells what is wrong with its answer."""
 
-    def __init__(self, spec_data: Path) -> None:
-        self.document = merged(spec_data)
+    def __init__(self, spec_data: Path, api: str = "client-server") -> None:
+        self.document = merged(spec_data, api)
         self._events = spec_data / "matrix/event-schemas/schema"
         self._operations = [
             (method.upper(), re.compile(re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.escape(path)) + "$"), path, operation)

@@ -74,7 +74,7 @@ def _published(store: Store, server: ServerName, public_rooms: bool, access: Acc
 
     async def post_published(call: Call) -> dict[str, Any]:
         _local(call, server)
-        return await store.read(directory.published, _listing(await call.json(optional=True)))
+        return await store.read(directory.published, listing(await call.json(optional=True)))
 
     listed = CLIENT + "/directory/list/room/{room_id}"
     return [
@@ -96,7 +96,8 @@ def _local(call: Call, server: ServerName) -> None:
         raise NotFound("The directory of that server cannot be read from here")
 
 
-def _listing(body: Mapping[str, Any]) -> Listing:
+def listing(body: Mapping[str, Any]) -> Listing:
+    """Read a request for a filtered part of the directory."""
     wanted = fields.optional_mapping(body, "filter") or {}
     limit = fields.optional_integer(body, "limit")
     return Listing(
