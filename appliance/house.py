@@ -153,7 +153,7 @@ class House:
             stack.push_async_callback(news.close)
             surface = Surface(people.tokens.authenticate, people.limits)
             routes = [
-                *_discovery(config), *news.routes(), *rooms.routes(), *people.routes(), *media.routes(repository)
+                *discovery.routes(), *news.routes(), *rooms.routes(), *people.routes(), *media.routes(repository)
             ]
             listener = await stack.enter_async_context(Listener(surface.application(routes), news.release))
             async with asyncio.TaskGroup() as tasks:
@@ -166,12 +166,6 @@ class House:
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
         """Open the client port; return its address."""
         return await self._listener.start(host, port, tls)
-
-
-def _discovery(config: Config) -> list[Route]:
-    scheme = "http" if config.tls_cert is None else "https"
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    return discovery.routes(f"{scheme}://{host}:{config.port}")
 
 
 async def _media(config: Config, store: Store) -> Repository:

@@ -87,7 +87,8 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with House.open(config) as house:
-        host, port = await house.listen(config.host, config.port, _tls(config))
+        _, port = await house.listen(config.host, config.port, _tls(config))
+        host = f"[{config.host}]" if ":" in config.host else config.host
         sys.stdout.write(json.dumps({"pid": os.getpid(), "address": f"{host}:{port}"}) + "\n")
         sys.stdout.flush()
         await stop.wait()
