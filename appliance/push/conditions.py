@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from appliance.matrix.event import Event
+from appliance.matrix.property_path import Path, path_of
 from appliance.push import globs
 
 ME: Final = "\x00user id"
@@ -73,7 +74,6 @@ class Subject:
 
 
 Condition = Callable[[Subject, Reader], bool]
-Path = tuple[str, ...]
 ABSENT: Final = object()
 BODY: Final[Path] = ("content", "body")
 _FIELDS: Final = frozenset({"type", "sender", "room_id", "event_id", "state_key", "origin_server_ts", "redacts"})
@@ -86,24 +86,6 @@ _COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
     "<=": lambda count, bound: count <= bound,
     ">=": lambda count, bound: count >= bound,
 }
-
-
-def path_of(key: str) -> Path:
-    r"""Split a dot-separated property path; `\.` and `\\` stand for a dot and a backslash within a name."""
-    names, name, escaped = [], "", False
-    for char in key:
-        if escaped:
-            name += char if char in ".\\" else "\\" + char
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == ".":
-            names.append(name)
-            name = ""
-        else:
-            name += char
-    names.append(name + "\\" if escaped else name)
-    return tuple(names)
 
 
 def look_up(event: Event, path: Path) -> object:

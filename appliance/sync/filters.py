@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from appliance.matrix import canonical
 from appliance.matrix.errors import BadJson, InvalidParam, MatrixError, NotFound
+from appliance.matrix.property_path import path_of
 from appliance.rooms.event_filter import EVERYTHING, RoomEventFilter, parse
 from appliance.store import filters as stored
 from appliance.store.database import Store
@@ -114,25 +115,7 @@ def _fields(body: Mapping[str, Any]) -> tuple[tuple[str, ...], ...] | None:
         raise BadJson("event_fields must be an array of strings")
     if len(value) > MAX_FIELDS or any(len(item) > 255 for item in value):
         raise InvalidParam("event_fields is too long")
-    return tuple(field_path(item) for item in value) or None
-
-
-def field_path(text: str) -> tuple[str, ...]:
-    """Split a dot-separated property path; `\\.` and `\\\\` are a literal dot and backslash (appendices)."""
-    parts, current, escaped = [], "", False
-    for character in text:
-        if escaped:
-            current += character if character in ".\\" else "\\" + character
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        elif character == ".":
-            parts.append(current)
-            current = ""
-        else:
-            current += character
-    parts.append(current + ("\\" if escaped else ""))
-    return tuple(parts)
+    return tuple(path_of(item) for item in value) or None
 
 
 def pick(event: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> dict[str, Any]:

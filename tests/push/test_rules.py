@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.matrix.property_path import path_of
 from appliance.push import defaults, globs
-from appliance.push.conditions import Condition, Reader, compile_condition, path_of
+from appliance.push.conditions import Condition, Reader, compile_condition
 from appliance.push.rules import compile_ruleset, default_rules, outcome_of
 from tests.push.cases import ANNA, BERT, ME, ROOM, Levels, subject, text
 
