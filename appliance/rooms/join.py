@@ -24,6 +24,10 @@ from appliance.rooms.profiles import member_content
 from appliance.store import rooms
 
 
+class NobodyMayLetIn(Forbidden):
+    """In a restricted room, no member of this server may invite, and so none may authorise a join."""
+
+
 async def find(author: Author, room_or_alias: str) -> RoomId:
     """Return the room that an id or a local alias names; raises `NotFound`."""
     if room_or_alias.startswith("#"):
@@ -47,7 +51,7 @@ async def join(
         return room_id
     head = await author.head(room_id)
     content = {**(extra or {}), **await member_content(author, requester.user_id, "join", reason)}
-    authoriser = await _authoriser(author, members, head, requester.user_id)
+    authoriser = await authoriser_of(author, members, head, requester.user_id)
     if authoriser is not None:
         content["join_authorised_via_users_server"] = authoriser
     await author.add(room_id, Draft("m.room.member", requester.user_id, content, requester.user_id))
@@ -64,7 +68,7 @@ async def knock(author: Author, requester: Requester, room_id: RoomId, reason: s
     return room_id
 
 
-async def _authoriser(author: Author, members: Members, head: Head, user_id: UserId) -> UserId | None:
+async def authoriser_of(author: Author, members: Members, head: Head, user_id: UserId) -> UserId | None:
     """In a restricted room: if the user is in one of the allowed rooms, name a local member who may invite."""
     member = ("m.room.member", user_id)
     state = await author.heads.state_of(head, [CREATE, JOIN_RULES, POWER_LEVELS, member])
@@ -74,17 +78,18 @@ async def _authoriser(author: Author, members: Members, head: Head, user_id: Use
     if membership_of(state.get(member)) in ("invite", "join"):
         return None
     theirs = await members.rooms_of(user_id)
-    allowed = _allowed_rooms(rules)
+    allowed = allowed_rooms(rules)
     if not any((m := theirs.get(room_id)) is not None and m.membership == "join" for room_id in allowed):
         raise Forbidden("You are in none of the rooms whose members may join")
     power = Power(head.version, state.get(CREATE), state.get(POWER_LEVELS))
     for candidate in sorted(await members.local_joined(head.room_id)):
         if power.of(candidate) >= power.invite and server_of(candidate) == author.server:
             return candidate
-    raise Forbidden("Nobody on this server may let you in")
+    raise NobodyMayLetIn("Nobody on this server may let you in")
 
 
-def _allowed_rooms(rules: Event) -> list[RoomId]:
+def allowed_rooms(rules: Event) -> list[RoomId]:
+    """Return the rooms whose members may join by themselves."""
     allow = rules.content.get("allow")
     entries = [entry for entry in (allow if isinstance(allow, list) else []) if isinstance(entry, dict)]
     named = [entry.get("room_id") for entry in entries if entry.get("type") == "m.room_membership"]

@@ -56,7 +56,8 @@ class Site:
         if described is not None:
             operation = described.find(method, target.split("?")[0])
             assert operation is not None, target
-            assert described.answer_faults(operation[1], answer.status, answer.content_type, found) == []
+            faults = described.answer_faults(operation[1], answer.status, answer.content_type, found)
+            assert not faults, f"{operation[0]}: {faults}"
         return answer.status, found
 
 
