@@ -30,6 +30,8 @@ BACKFILLED: Final = 100
 """Events in one page of the past."""
 MISSING: Final = 50
 """Events between what a server has and what it has heard of."""
+NEAREST: Final = 50
+"""Events around a moment that are looked at for one that may be shown."""
 
 _ACL: Final = ("m.room.server_acl", "")
 _VISIBILITY: Final = ("m.room.history_visibility", "")
@@ -131,6 +133,18 @@ def missing(rx: Rx, asking: Asking, room_id: str, wanted: Between) -> list[Pdu]:
     return [view.shown(row) for row in reversed(found)]
 
 
+def nearest(rx: Rx, asking: Asking, room_id: str, ts: int, *, forwards: bool) -> Event:
+    """Return the event closest to `ts` (milliseconds) in one direction; raises `NotFound`, `Forbidden`."""
+    room = require_place(rx, asking, room_id)
+    view = View(rx, room, asking.peer)
+    eids = timeline.nearest(rx, room.rid, ts, forwards=forwards, skip=0, limit=NEAREST)
+    rows = events.by_eids(rx, eids)
+    for eid in eids:
+        if not rows[eid].flags and view.whole(rows[eid]):
+            return rows[eid].event
+    raise NotFound("There is no event in that direction")
+
+
 def _event_of(rx: Rx, room: RoomRow, event_id: str) -> Row:
     row = events.fetch(rx, [event_id]).get(event_id)
     if row is None or row.rid != room.rid or row.flags & REJECTED:
@@ -173,9 +187,11 @@ class View:
 
     def shown(self, row: Row) -> Pdu:
         """Return an event as the server may have it. State is never hidden: the rules of the room need it."""
-        if self._open or row.event.state_key is not None or row.sid is None or self._sees(row.sid):
-            return row.event.pdu
-        return matrix_event.pruned(row.event).pdu
+        return row.event.pdu if self.whole(row) else matrix_event.pruned(row.event).pdu
+
+    def whole(self, row: Row) -> bool:
+        """Tell whether the server may have the event with its words."""
+        return self._open or row.event.state_key is not None or row.sid is None or self._sees(row.sid)
 
     def _sees(self, sid: int) -> bool:
         if sid not in self._moments:

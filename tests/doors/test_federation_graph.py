@@ -128,6 +128,23 @@ async def test_words_from_before_they_came_stay_here(tmp_path: Path) -> None:
             assert [pdu["content"] for pdu in pdus if pdu["type"] == "m.room.message"] == [contents[3], {}]
 
 
+async def test_the_event_nearest_to_a_moment(tmp_path: Path) -> None:
+    async with town(tmp_path, "a", "b", "c") as (a, b, c):
+        m = await meeting([a, b])
+        said = await say(a, m, 3)
+        moment = (await a.timeline(m.room_id))[-2].origin_server_ts
+        where = f"{V1}/timestamp_to_event/{quote(m.room_id, safe='')}"
+        async with serving(a, routes(a)) as site:
+            status, found = await site.ask(b, "GET", f"{where}?ts={moment}&dir=f")
+            assert (status, found) == (200, {"event_id": said[1], "origin_server_ts": moment})
+            status, found = await site.ask(b, "GET", f"{where}?ts={moment - 1}&dir=b")
+            assert status == 200 and found["event_id"] == said[0]
+            assert (await site.ask(b, "GET", f"{where}?ts={moment + 10**9}&dir=f"))[0] == 404
+            assert (await site.ask(b, "GET", f"{where}?ts=x&dir=f"))[0] == 400
+            assert (await site.ask(b, "GET", f"{where}?dir=f"))[0] == 400
+            assert (await site.ask(c, "GET", f"{where}?ts={moment}&dir=f"))[0] == 403
+
+
 @pytest.mark.parametrize(
     ("method", "target", "status"),
     [

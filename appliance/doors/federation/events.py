@@ -6,6 +6,7 @@ Source: server-server API, "Retrieving events", "Backfilling and retrieving miss
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from appliance.doors import fields
@@ -54,6 +55,7 @@ def routes(store: Store, home: ServerName, clock: Callable[[], int]) -> list[Pee
         return {"events": await store.read(serving.missing, _asking(call, home), _room(call), _between(call))}
 
     return [
+        _nearest(store, home),
         PeerRoute("GET", V1 + "/event/{event_id}", event),
         PeerRoute("GET", V1 + "/event_auth/{room_id}/{event_id}", event_auth),
         PeerRoute("GET", V1 + "/state/{room_id}", state),
@@ -61,6 +63,18 @@ def routes(store: Store, home: ServerName, clock: Callable[[], int]) -> list[Pee
         PeerRoute("GET", V1 + "/backfill/{room_id}", backfill),
         PeerRoute("POST", V1 + "/get_missing_events/{room_id}", missing),
     ]
+
+
+def _nearest(store: Store, home: ServerName) -> PeerRoute:
+    async def nearest(call: PeerCall) -> dict[str, Any]:
+        direction = call.call.query("dir")
+        if direction not in ("f", "b") or call.call.query("ts") is None:
+            raise InvalidParam("ts must be a time, and dir f or b")
+        read = partial(serving.nearest, forwards=direction == "f")
+        found = await store.read(read, _asking(call, home), _room(call), call.call.query_int("ts", 0))
+        return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
+
+    return PeerRoute("GET", V1 + "/timestamp_to_event/{room_id}", nearest)
 
 
 def _asking(call: PeerCall, home: ServerName) -> Asking:
