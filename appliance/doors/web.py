@@ -227,6 +227,15 @@ def error_response(error: MatrixError) -> web.Response:
     return json_response(error.body(), error.status, headers)
 
 
+def rendered(result: Json) -> web.StreamResponse:
+    """Render what a handler returned: a stream as it is, a `Reply` with its status, anything else as JSON."""
+    if isinstance(result, web.StreamResponse):
+        return result
+    if isinstance(result, Reply):
+        return json_response(result.body, result.status, result.headers)
+    return json_response(result)
+
+
 class Surface:
     """The client API as an aiohttp application."""
 
@@ -250,11 +259,7 @@ class Surface:
                 result = await route.handler(Call(request, route, requester))
             except Exception as error:
                 return refusal(request, error)
-            if isinstance(result, web.StreamResponse):
-                return result
-            if isinstance(result, Reply):
-                return json_response(result.body, result.status, result.headers)
-            return json_response(result)
+            return rendered(result)
 
         return handle
 

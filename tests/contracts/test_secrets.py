@@ -9,7 +9,7 @@ from tests.contracts.tree import ROOT, files
 PATTERNS = {
     "private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\s*\n[A-Za-z0-9+/=\s]{64,}"),
     "access token": re.compile(r"\b(syt_[A-Za-z0-9_]{20,}|ghp_[A-Za-z0-9]{30,}|glpat-[\w-]{20,}|AKIA[0-9A-Z]{16})\b"),
-    "personal path": re.compile(r"(?<![\w.])/(home|Users)/[a-z][\w-]+/|(?<![\w.])/root/[\w.]|(?<![\w.])/work/[a-z]"),
+    "personal path": re.compile(r"(?<![\w.])/(home|Users)/[a-z][\w-]+/|(?<![\w.])/root/[\w.]"),
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from appliance.doors.web import QUERY_LIMIT, Access, Call, Reply, Route, json_response, refusal
+from appliance.doors.web import QUERY_LIMIT, Access, Call, Route, refusal, rendered
 from appliance.federation import requests
 from appliance.federation.requests import Credentials
 from appliance.matrix import canonical
@@ -80,11 +80,7 @@ class Entry:
                 result = await route.handler(PeerCall(call, peer, content))
             except Exception as error:
                 return refusal(request, error)
-            if isinstance(result, web.StreamResponse):
-                return result
-            if isinstance(result, Reply):
-                return json_response(result.body, result.status, result.headers)
-            return json_response(result)
+            return rendered(result)
 
         return handle
 
